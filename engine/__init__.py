@@ -1,0 +1,1 @@
+"""What every run needs and nothing that knows faces: settings, errors, progress, safe files."""
