@@ -117,7 +117,7 @@ def read_frames(path: Path, *, limit: int | None = None, threads: int = 1) -> It
         stream.thread_type = "AUTO" if threads != 1 else "NONE"
         stream.codec_context.thread_count = threads
         shown: Frame | None = None  # the latest picture, not yet handed out
-        slot_of = _Slots(stream)
+        slot_of = _Slots(container, stream)
         for source_index, picture in enumerate(_decode(container, stream)):
             slot = slot_of(picture)
             if shown is not None:
@@ -132,7 +132,7 @@ def read_frames(path: Path, *, limit: int | None = None, threads: int = 1) -> It
             shown = Frame(max(slot, shown.index if shown else 0), source_index, picture)
         if shown is None:
             raise MediaError("no picture could be decoded")
-        end = max(slot_of.end, shown.index + 1)
+        end = max(slot_of.end, 1)  # a last picture that begins in the last half frame is not shown
         for index in range(shown.index, min(end, shown.index + MAX_HOLD_SECONDS * FRAME_RATE)):
             yield shown.repeated(index)
             if index + 1 == limit:
@@ -197,23 +197,35 @@ def _placed(resampled: list[av.AudioFrame], position: int, written: int) -> Iter
 class _Slots:
     """Time stamps to places on the 25 fps clock, in exact arithmetic; keeps where the last picture ends."""
 
-    def __init__(self, stream: av.VideoStream):
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream):
+        self._counted = _only_counts(container)
         self._usual = 1 / Fraction(stream.average_rate or stream.guessed_rate or FRAME_RATE)
         self._origin: Fraction | None = None
         self._next: Fraction | None = None
         self.end = 0  # first slot after the last picture
 
     def __call__(self, picture: av.VideoFrame) -> int:
-        if picture.pts is None or picture.time_base is None:
+        at = _time(picture, self._counted)
+        if at is None:
             at = self._next if self._next is not None else Fraction(0)
-        else:
-            at = picture.pts * picture.time_base
         if self._origin is None:
             self._origin = at
-        duration = Fraction(picture.duration or 0) * (picture.time_base or 0) or self._usual
+        duration = 0 if self._counted else Fraction(picture.duration or 0) * (picture.time_base or 0)
+        duration = duration or self._usual
         self._next = at + duration
         self.end = max(self.end, _nearest((self._next - self._origin) * FRAME_RATE))
         return _nearest((at - self._origin) * FRAME_RATE)
+
+
+def _only_counts(container: av.container.InputContainer) -> bool:
+    """AVI stores no times: what its reader makes up for H.264 is late by the codec's delay. Its pictures are counted."""
+    return container.format.name == "avi"
+
+
+def _time(picture: av.VideoFrame, counted: bool) -> Fraction | None:
+    if counted or picture.pts is None or picture.time_base is None:
+        return None
+    return picture.pts * picture.time_base
 
 
 def _nearest(value: Fraction) -> int:
@@ -268,14 +280,18 @@ def _decode(container: av.container.InputContainer, stream) -> Iterator:
 def _first_picture_time(path: Path) -> Fraction:
     with _opened(path) as container:
         for picture in _decode(container, _video_stream(container)):
-            return Fraction(0) if picture.pts is None else picture.pts * picture.time_base
+            return _time(picture, _only_counts(container)) or Fraction(0)
     raise MediaError("no picture could be decoded")
 
 
 def _declared_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else None
+    if not container.duration:
+        return None
+    # Matroska's length is that of its clock, from zero, wherever the first picture stands.
+    late = max(container.start_time or 0, 0) if "matroska" in container.format.name else 0
+    return (container.duration - late) / av.time_base
 
 
 def _said(error: Exception) -> str:

@@ -1,0 +1,153 @@
+"""From a command line to typed settings: Hydra composes, a dataclass checks, a user error is one line.
+
+Each verb has one YAML in `configs/`: its keys, their defaults and, in comments, their meaning; it is also what
+`--help` prints. A dataclass of the same keys gives the types. Nothing below the verbs ever sees a Hydra object.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from engine.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+S = TypeVar("S")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """The command line asked to be told something instead of doing something."""
+
+    text: str
+
+
+def load(verb: str, arguments: Sequence[str], schema: type[S]) -> tuple[S, dict[str, Any]] | Shown:
+    """Settings of a verb, and the keys that only its chosen config groups bring (a dataset's own options)."""
+    if any(argument in ("-h", "--help", "help") for argument in arguments):
+        return Shown(help_text(verb, arguments))
+    show = "--cfg" in arguments
+    arguments = [a for a in arguments if a not in ("--cfg", "job", "--cfg=job")] if show else list(arguments)
+    for argument in arguments:
+        if argument.startswith("-"):
+            raise UserError(f"unknown option {argument}; settings are given as key=value, see: crosstalk {verb} --help")
+        if "=" not in argument and not argument.startswith("~"):
+            raise UserError(f"{argument!r} is no setting; expected key=value, see: crosstalk {verb} --help")
+    fields = typing.get_type_hints(schema)
+    composed = _compose(verb, [_quoted(argument, fields) for argument in arguments])
+    if show:
+        return Shown(yaml.safe_dump(composed, sort_keys=False, allow_unicode=True).rstrip())
+    own = {key: value for key, value in composed.items() if key in fields}
+    options = {key: value for key, value in composed.items() if key not in fields}
+    return _typed(schema, own, verb), options
+
+
+def _compose(verb: str, overrides: list[str]) -> dict[str, Any]:
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            config = compose(verb, overrides=overrides)
+        return OmegaConf.to_container(config, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_in_one_line(verb, overrides, error)) from None
+
+
+def _in_one_line(verb: str, overrides: list[str], error: Exception) -> str:
+    text = str(error)
+    unknown = re.search(r"Key '([^']+)' is not in struct|Could not override '([^']+)'", text)
+    if unknown:
+        key = next(group for group in unknown.groups() if group)
+        known = known_keys(verb)
+        near = difflib.get_close_matches(key, known, n=1)
+        owners = [f"{path.parent.name}={path.stem}" for path in sorted(CONFIGS.glob("*/*.yaml"))
+                  if key in yaml.safe_load(path.read_text())]
+        if owners:
+            return f"setting {key} is unknown here; it belongs to {', '.join(owners)}"
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        return f"unknown setting {key}; {hint}"
+    choice = re.search(r"Could not find '([^/']+)/([^']+)'", text)
+    if choice:
+        group, name = choice.groups()
+        known = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+        near = difflib.get_close_matches(name, known, n=1)
+        return f"unknown {group}={name}; {f'did you mean {near[0]}? ' if near else ''}known are {', '.join(known)}"
+    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    return f"{first} (in {' '.join(overrides)}; values with spaces, commas or brackets need quotes: key=\"'...'\")"
+
+
+def _quoted(override: str, fields: dict[str, Any]) -> str:
+    """Paths may hold anything; Hydra's grammar gives meaning to commas, brackets, quotes and equals signs."""
+    key, _, value = override.partition("=")
+    is_path = Path in (fields.get(key), *typing.get_args(fields.get(key))) or key in ("splits", "list")
+    if not is_path or not value or value == "null":
+        return override
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return override
+    # In Hydra's quotes a quote needs a backslash, and so does a backslash that stands before one.
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
+    return f"{key}='{escaped}'"
+
+
+def _typed(schema: type[S], values: dict[str, Any], verb: str) -> S:
+    fields = typing.get_type_hints(schema)
+    missing = [name for name in fields if name not in values]
+    if missing:
+        raise UserError(f"configs/{verb}.yaml lacks {', '.join(missing)}")
+    return schema(**{name: _converted(name, values[name], kind) for name, kind in fields.items()})
+
+
+def _converted(name: str, value: Any, kind: Any) -> Any:
+    kinds = typing.get_args(kind) if not isinstance(kind, type) else (kind,)
+    if value is None and type(None) in kinds:
+        return None
+    literals = [k for k in kinds if isinstance(k, str)]
+    if literals:  # typing.Literal
+        if value in literals:
+            return value
+        near = difflib.get_close_matches(str(value), literals, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(f"{name}={value}: {hint}known are {', '.join(literals)}")
+    if Path in kinds and isinstance(value, str | int | float):
+        return Path(str(value)).expanduser()
+    if bool in kinds and isinstance(value, bool):
+        return value
+    if int in kinds and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if float in kinds and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if str in kinds and isinstance(value, str | int | float) and not isinstance(value, bool):
+        return str(value)
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+    expected = " or ".join(words[k] for k in kinds if k in words)
+    raise UserError(f"{name}={'null' if value is None else value}: expected {expected}")
+
+
+def known_keys(verb: str) -> list[str]:
+    return sorted(set(yaml.safe_load((CONFIGS / f"{verb}.yaml").read_text())) - {"defaults"})
+
+
+def help_text(verb: str, arguments: Sequence[str] = ()) -> str:
+    """The verb's own YAML, defaults with their meaning, without Hydra's list of groups; then the groups' choices."""
+    body = (CONFIGS / f"{verb}.yaml").read_text()
+    groups = [next(iter(item)) for item in yaml.safe_load(body).get("defaults", []) if isinstance(item, dict)]
+    lines = [f"crosstalk {verb} key=value ...    (add --cfg job to see the settings that a command line leads to)", ""]
+    lines.append(re.sub(r"defaults:\n(\s+- .*\n)+\n?", "", body).rstrip())
+    for group in groups:
+        files = {path.stem: path for path in sorted((CONFIGS / group).glob("*.yaml"))}
+        lines += ["", f"# {group}=NAME is one of {', '.join(files)}; {group}=NAME --help explains its own options."]
+        for argument in arguments:
+            name = argument.removeprefix(f"{group}=")
+            if name != argument and name in files:
+                lines += ["", files[name].read_text().removeprefix("# @package _global_\n").rstrip()]
+    return "\n".join(lines)
