@@ -3,9 +3,8 @@
     ROOT/manipulated_videos/VARIANT/000_M101.mp4     the head of 000 with the face of actor M101
     ROOT/splits/{train,val,test}.json                the lists of FaceForensics++
 
-Its real videos are those of FaceForensics++ and not here: prepare them with `data=faceforensics methods=[]`.
-The split is that of the leading id, so no head is trained on and judged. `source` stays empty, since the real's
-id depends on its compression; the first identity is the real's own.
+Its real videos are those of FaceForensics++, at the compression c23, and not here: prepare them with
+`data=faceforensics methods=[]`. The split is that of the leading id, so no head is trained on and judged.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def catalogue(root: Path, *, variant: str = "end_to_end", splits: str | Path | N
             continue
         records.append(VideoRecord(
             id=f"{prefix}/{stem}", path=folder / name, dataset="deeperforensics", method="DeeperForensics",
-            label=FORGED, split=split, identities=(target, actor),
+            label=FORGED, split=split, identities=(target, actor), source=f"faceforensics/c23/real/{target}",
         ))
     absent += [(f"{prefix}/{target}", f"in the list of {split}, but no video of it in {folder}")
                for target, split in (split_of or {}).items() if target not in seen]

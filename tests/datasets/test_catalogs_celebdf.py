@@ -49,15 +49,16 @@ def test_a_missing_or_empty_list_is_said(tmp_path):
 
 
 def test_listed_but_absent_misnamed_and_missing_folders_are_said(tmp_path):
-    celebdf(tmp_path, LISTED + "1 YouTube-real/00099.mp4\r\n", "Celeb-real/id0.mp4", "Celeb-synthesis/id0_0001.mp4")
+    celebdf(tmp_path, LISTED + "1 YouTube-real/00099.mp4\r\n", "Celeb-real/id0.mp4", "Celeb-synthesis/id0_0001.mp4",
+            "YouTube-real/٣.mp4")
     catalogue = create("celebdf_v2", tmp_path)
     assert dict(catalogue.absent) == {
         "celebdf_v2/YouTube-real/00099": "in List_of_testing_videos.txt, but not in its folder",
+        "celebdf_v2/YouTube-real/٣": "not named like a video of YouTube-real",
         "celebdf_v2/Celeb-real/id0": "not named like a video of Celeb-real",
         "celebdf_v2/Celeb-synthesis/id0_0001": "not named like a video of Celeb-synthesis",
     }
-    (tmp_path / "YouTube-real/00000.mp4").unlink()
-    (tmp_path / "YouTube-real").rmdir()
+    (tmp_path / "YouTube-real").rename(tmp_path / "elsewhere")
     assert ("celebdf_v2/YouTube-real", "no such folder") in create("celebdf_v2", tmp_path).absent
 
 
@@ -105,7 +106,7 @@ def test_validation_can_be_left_out_and_does_not_depend_on_the_other_files(tmp_p
     assert all(split[record.id] == record.split for record in fewer) and "val" in splits_of(fewer)
 
 
-@pytest.mark.parametrize("val", [-0.1, 1, 10, "a tenth", None, float("nan")])
+@pytest.mark.parametrize("val", [-0.1, 1, 10, "a tenth", None, False, float("nan")])
 def test_a_share_that_is_none(tmp_path, val):
     with pytest.raises(UserError, match="expected a share"):
         create("celebdf_v2", celebdf(tmp_path, LISTED), val=val)

@@ -1,6 +1,7 @@
 """What holds for every catalogue: the door, unique ids, plain answers to a wrong root."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,12 @@ def test_a_root_too_deep_or_too_high_is_answered_with_the_right_one(tmp_path, na
     assert str(error.value).endswith(f"try root={tmp_path / tree}")
 
 
+def test_a_relative_root_gives_absolute_paths(tmp_path, monkeypatch):
+    touch(tmp_path, "mine/a.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert create("folder", "mine").records[0].path == tmp_path / "mine/a.mp4"
+
+
 def test_lists_that_are_hostile_or_broken(tmp_path, monkeypatch):
     path = tmp_path / "list"
     cases = {
@@ -122,6 +129,19 @@ def test_links_that_lead_nowhere_are_left_out_and_said(tmp_path, caplog):
     (tmp_path / "folder.mp4").mkdir()
     assert _reading.file_names(tmp_path) == ["a.mp4"]
     assert "3 entries named *.mp4 are not files" in caplog.text
+
+
+def test_the_example_in_the_docs_works(tmp_path):
+    page = (CONFIGS.parents[1] / "docs/datasets.md").read_text()
+    example = {}
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], example)
+    touch(tmp_path, "clips/a.mp4")
+    (tmp_path / "truth.csv").write_text("name,person,forged\na.mp4,p,yes\nb.mp4,q,no\n")
+    catalogue = example["catalogue"](tmp_path)
+    assert [record.label for record in catalogue.records] == [1] and len(catalogue.absent) == 1
+    (tmp_path / "truth.csv").write_text("name,person,forged\n../../etc/passwd,p,yes\n")
+    with pytest.raises(UserError, match="leads out of its folder"):
+        example["catalogue"](tmp_path)
 
 
 def test_the_dice_never_change():

@@ -21,7 +21,7 @@ def test_the_split_is_that_of_the_leading_id(root):
         "000_M101": "train", "001_W004": "val", "002_M101": "test"}
     record = records["deeperforensics/end_to_end/001_W004"]
     assert (record.label, record.method, record.identities) == (1, "DeeperForensics", ("001", "W004"))
-    assert (record.limit, record.source) == (None, None)
+    assert (record.limit, record.source) == (None, "faceforensics/c23/real/001")
     assert record.path == root / "manipulated_videos/end_to_end/001_W004.mp4"
 
 
