@@ -18,7 +18,7 @@ from PIL import Image
 from datasets.media import Frame, MediaError
 from engine.errors import UserError
 
-DETECTION_SIDE = 640  # faces are searched in pictures of this longer side; twice as large only where none is found
+DETECTION_SIDE = 960  # faces are searched in pictures of this longer side; twice as large only where none is found
 SMALLEST_FACE = 80  # pixels: what dlib's detector can see
 # dlib's landmark model expects its own detector's square. Between detections the square is rebuilt from the last
 # landmarks by these two ratios (means over talking heads), so that the fit does not jump at every detection.
