@@ -18,7 +18,7 @@ VERBS = {
     "demo": ("demo", "generate, prepare and inspect the embedded corpus"),
     "synthesize": ("datasets.synthetic.command", "write the embedded corpus in the real datasets' own layouts"),
     "prepare": ("datasets.prepare", "face crops and sound of one dataset, from its videos to a store"),
-    "inspect": ("datasets.inspection", "what is in a store: counts, skipped and why, a contact sheet; exits 1 if damaged"),
+    "inspect": ("datasets.inspection", "what is in a store: counts, what was skipped and why, a contact sheet"),
 }
 
 

@@ -107,7 +107,7 @@ class DlibLandmarks:
             return None
         scale = float(np.clip(1.5 * SMALLEST_FACE / side, 0.05, 8.0))
         squares = self._detect(frame.grey[y0:y1, x0:x1], scale)
-        return _best((self._fit(frame.grey, square + (x0, y0, x0, y0)) for square in squares), near)
+        return _best((self._fit(frame.grey, square + np.array((x0, y0, x0, y0))) for square in squares), near)
 
     def _detect(self, grey: np.ndarray, scale: float) -> list[np.ndarray]:
         height, width = grey.shape
@@ -190,7 +190,8 @@ class PrecomputedLandmarks:
             raise MediaError(f"no landmarks: {file.name} is not a plain .npy file") from error
         wanted = rows.ndim == len(shape) and rows.shape[-2:] == shape[-2:] and np.issubdtype(rows.dtype, np.number)
         if not wanted or np.iscomplexobj(rows):
-            raise MediaError(f"no landmarks: {file.name} holds {rows.dtype} {rows.shape}, expected numbers (frames, 68, 2)")
+            found = f"{rows.dtype} {rows.shape}"
+            raise MediaError(f"no landmarks: {file.name} holds {found}, expected numbers (frames, 68, 2)")
         return rows.astype(np.float32)
 
 
@@ -201,7 +202,8 @@ class FaceAlignmentLandmarks:
         try:
             import face_alignment
         except ImportError as error:
-            raise UserError("landmarks=face-alignment needs an extra package: pip install 'crosstalk[face-alignment]'") from error
+            what = "landmarks=face-alignment needs an extra package: pip install 'crosstalk[face-alignment]'"
+            raise UserError(what) from error
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -153,7 +153,7 @@ def read_sound(path: Path) -> Iterator[np.ndarray]:
         origin = _first_picture_time(path)
         stream = container.streams.audio[0]
         tolerance = max(Fraction(1, 1000), stream.time_base * Fraction(3, 2))  # coarse clocks round their stamps
-        resampler, expected, written = None, None, 0
+        resampler, expected, position, written = None, None, 0, 0
         for chunk in chain(_decode(container, stream), [None]):
             at = None if chunk is None or chunk.pts is None else chunk.pts * chunk.time_base
             broken = chunk is None or (at is not None and expected is not None and abs(at - expected) > tolerance)
@@ -218,7 +218,7 @@ class _Slots:
 
 
 def _only_counts(container: av.container.InputContainer) -> bool:
-    """AVI stores no times: what its reader makes up for H.264 is late by the codec's delay. Its pictures are counted."""
+    """AVI stores no times: what its reader makes up for H.264 is late by the codec's delay. So we count."""
     return container.format.name == "avi"
 
 
@@ -269,7 +269,8 @@ def _decode(container: av.container.InputContainer, stream) -> Iterator:
         except av.FFmpegError as error:
             bad += 1
             if bad > 1 + MAX_BAD_PACKETS * packets and bad > 3:
-                raise MediaError(f"damaged: {bad} of its first {packets} packets do not decode ({_said(error)})") from error
+                what = f"damaged: {bad} of its first {packets} packets do not decode ({_said(error)})"
+                raise MediaError(what) from error
             continue
         for frame in decoded:
             if stream.type == "video" and frame.width * frame.height > MAX_PIXELS:
@@ -337,7 +338,8 @@ def encode(
             container.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")))
         container.mux(video.encode())
         if audio is not None:
-            samples = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound, dtype=np.int16)[None], format="s16", layout="mono")
+            block = np.ascontiguousarray(sound, dtype=np.int16)[None]
+            samples = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")
             samples.sample_rate = SAMPLE_RATE
             samples.pts = 0
             container.mux(audio.encode(samples))

@@ -116,7 +116,8 @@ def prepare(settings: PrepareSettings, options: dict[str, Any], say: Callable[[s
     if settings.videos is not None and settings.videos < len(wanted):
         wanted = [wanted[i * len(wanted) // settings.videos] for i in range(settings.videos)]
     if not wanted:
-        raise UserError(f"{root}: no videos for {settings.data}" + (f" in shard {settings.shard}" if settings.shard else ""))
+        where = f" in shard {settings.shard}" if settings.shard else ""
+        raise UserError(f"{root}: no videos for {settings.data}{where}")
     target = settings.store if settings.shard is None else settings.store / shard_name(index, count)
     identity = {"data": settings.data, "options": options, "shard": settings.shard} | asdict(settings.extraction)
 
@@ -147,7 +148,9 @@ def prepare(settings: PrepareSettings, options: dict[str, Any], say: Callable[[s
     return 0
 
 
-def _work_off(pending: list[VideoRecord], settings: PrepareSettings, target: Path, journal: _Journal, workers: int) -> None:
+def _work_off(
+    pending: list[VideoRecord], settings: PrepareSettings, target: Path, journal: _Journal, workers: int
+) -> None:
     parts = target / PARTS
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir()
@@ -197,10 +200,10 @@ class _Journal:
         path = root / JOURNAL
         if not path.exists():
             if (root / MANIFEST).exists():
-                raise UserError(f"{root}: a store without a journal (joined from shards, or copied); prepare into another")
+                raise UserError(f"{root}: a store without a journal (joined from shards?); prepare into another")
             strangers = [entry.name for entry in root.iterdir() if entry.name != LOCK]
             if strangers and not all(name.startswith("shard-") for name in strangers):
-                raise UserError(f"{root}: not empty and no store (it holds {sorted(strangers)[0]!r}); name a new folder")
+                raise UserError(f"{root}: no store, and not empty (it holds {min(strangers)!r}); name a new folder")
             (root / PACKS).mkdir(exist_ok=True)
             path.write_text(json.dumps({"format": FORMAT, "settings": identity}) + "\n")
         data = path.read_bytes()
@@ -259,7 +262,10 @@ class _Journal:
                 os.truncate(path, ends[name])
 
 
-_ENTRY_BLANK = dict.fromkeys(("id", "video", "dataset", "method", "label", "split", "identities", "source", "word", "limit"))
+# The journal knows what was measured; who is in the video is the catalogue's to say when the store is finished.
+_ENTRY_BLANK = dict.fromkeys(
+    ("id", "video", "dataset", "method", "label", "split", "identities", "source", "word", "limit")
+)
 
 
 @contextmanager
@@ -308,7 +314,9 @@ def _fields(record: VideoRecord) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
 
 
-def _manifest(entries: list[Entry], skipped: list[tuple[str, str]], videos: int, identity: dict[str, Any]) -> dict[str, Any]:
+def _manifest(
+    entries: list[Entry], skipped: list[tuple[str, str]], videos: int, identity: dict[str, Any]
+) -> dict[str, Any]:
     frames = sum(e.frames for e in entries)
     steps = sum(max(e.frames - 1, 0) for e in entries) or 1
     jitter = [round(sum(e.jitter[k] * max(e.frames - 1, 0) for e in entries) / steps, 4) for k in (0, 1)]
@@ -374,7 +382,7 @@ def join(root: Path, say: Callable[[str], None] = print) -> int:
         parts = [set(_lists(root / name)) for name in names]
         twice = sorted(video for video, number in Counter(v for part in parts for v in part).items() if number > 1)
         if twice:
-            raise UserError(f"{root}: {twice[0]} is in two parts: the dataset's folder changed in between; prepare again")
+            raise UserError(f"{root}: {twice[0]} is in two parts: the dataset changed in between; prepare again")
         total = sum(manifest["counts"]["videos"] for manifest in manifests)
         manifest = finish(root, entries, skipped, _manifest(entries, skipped, total, common[0]))
     say(f"{root}: {_summary(manifest)}")

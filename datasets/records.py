@@ -58,5 +58,5 @@ def require_unique(ids: Iterable[str]) -> None:
     seen: set[str] = set()
     for video_id in ids:
         if video_id in seen:
-            raise UserError(f"two videos share the id {video_id!r}: their scores would be mixed up; rename one of the files")
+            raise UserError(f"two videos share the id {video_id!r}: scores would be mixed up; rename one of them")
         seen.add(video_id)

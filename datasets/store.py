@@ -72,7 +72,8 @@ class Entry:
 
     @property
     def size(self) -> int:
-        return self.crops_bytes + (4 * self.frames if self.jpeg else 0) + (SOUND_BYTES * self.frames if self.sound else 0)
+        per_frame = (4 if self.jpeg else 0) + (SOUND_BYTES if self.sound else 0)
+        return self.crops_bytes + per_frame * self.frames
 
 
 class Categories:
@@ -199,26 +200,29 @@ def _open_pack(root: Path, name: str) -> int:
     try:
         return os.open(inside(root, name), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise UserError(f"{root}: its file {name} is missing; copy the store as a whole, or prepare it again") from error
+        raise UserError(f"{root}: its {name} is missing; copy the store as a whole, or prepare it again") from error
 
 
 # ---------------------------------------------------------------------------------------------- the small files
 
 def read_manifest(root: Path) -> dict[str, Any]:
     if not root.is_dir():
-        raise UserError(f"no store at {root}: no such folder; make one with: crosstalk prepare data=NAME root=DIR store={root}")
+        command = f"crosstalk prepare data=NAME root=DIR store={root}"
+        raise UserError(f"no store at {root}: no such folder; make one with: {command}")
     try:
         manifest = json.loads((root / MANIFEST).read_text())
         found = manifest["format"]
     except FileNotFoundError as error:
         started = (root / "journal.jsonl").exists()
-        what = "unfinished: run the same `crosstalk prepare` again to continue" if started else "no store: manifest.json is missing"
+        what = "unfinished: run the same `crosstalk prepare` again to continue"
+        what = what if started else "no store: manifest.json is missing"
         raise UserError(f"{root}: {what}") from error
     except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise UserError(f"{root / MANIFEST}: damaged ({error}); prepare the store again") from error
     if found != FORMAT:
         age = "newer" if isinstance(found, int) and found > FORMAT else "other"
-        raise UserError(f"{root}: written by a {age} version of Crosstalk (store format {found}; this one reads {FORMAT})")
+        what = f"written by a {age} version of Crosstalk (store format {found}; this one reads {FORMAT})"
+        raise UserError(f"{root}: {what}")
     return manifest
 
 
@@ -243,8 +247,10 @@ def read_skipped(root: Path) -> list[tuple[str, str]]:
     return [(row[0], row[1]) for row in rows[1:]]
 
 
-def finish(root: Path, entries: list[Entry], skipped: list[tuple[str, str]], manifest: dict[str, Any]) -> dict[str, Any]:
-    """Write index, skip list and, as the last thing, the manifest with the digest of everything that is in the store."""
+def finish(
+    root: Path, entries: list[Entry], skipped: list[tuple[str, str]], manifest: dict[str, Any]
+) -> dict[str, Any]:
+    """Write index, skip list and, as the last thing, the manifest with the digest of everything in the store."""
     entries.sort(key=lambda e: e.id)
     require_unique(entry.id for entry in entries)
     skipped = sorted(skipped)

@@ -33,9 +33,10 @@ def said_plainly(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        again = "free some and run the same command again, it continues where it stopped"
         reasons = {
-            errno.ENOSPC: "no space left on the disk; free some and run the same command again, it continues where it stopped",
-            errno.EDQUOT: "the disk quota is used up; free some and run the same command again, it continues where it stopped",
+            errno.ENOSPC: f"no space left on the disk; {again}",
+            errno.EDQUOT: f"the disk quota is used up; {again}",
             errno.EROFS: "the disk is read-only",
             errno.EACCES: "permission denied",
             errno.EPERM: "operation not permitted",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -21,7 +22,9 @@ class Died:
     how: str
 
 
-def run(workers: int, setup: Callable[..., Callable], setup_arguments: tuple, tasks: Iterable) -> Iterator[tuple[Any, Any]]:
+def run(
+    workers: int, setup: Callable[..., Callable], setup_arguments: tuple, tasks: Iterable
+) -> Iterator[tuple[Any, Any]]:
     """Yield (task, answer) as answers come. `setup(number, *setup_arguments)` runs once in each new process and returns
     the function that answers tasks; numbers are never used twice.
 
@@ -44,10 +47,9 @@ def run(workers: int, setup: Callable[..., Callable], setup_arguments: tuple, ta
 
     def give(connection: Connection, process: Any) -> None:
         for task in tasks:
-            try:
+            # If it died while idle, wait() reports the end of file, and the task is answered `Died`.
+            with contextlib.suppress(BrokenPipeError):
                 connection.send(task)
-            except BrokenPipeError:
-                pass  # it died while idle; wait() reports the end of file, and the task is answered `Died`
             crew[connection] = (process, task)
             return
         connection.close()

@@ -49,6 +49,8 @@ class Bar:
         print(f"{self._title}: {self._done} of {self._total} {self._unit} in {seconds:.0f} s, "
               f"about {left:.0f} s left{note}", file=sys.stderr, flush=True)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._progress is not None:
             self._progress.stop()

@@ -1,4 +1,4 @@
-"""Six real talking clips lie beside the project's checkout on its developers' machines; they are never copied into it."""
+"""Six real talking clips lie beside the checkout on its developers' machines; they are never copied into it."""
 
 from pathlib import Path
 

@@ -85,7 +85,7 @@ def test_25_fps_passes_through_untouched(tmp_path):
 
 @pytest.mark.parametrize("rate", [Fraction(30000, 1001), 30, 24, Fraction(24000, 1001), 50, 60, 12, 15])
 def test_other_rates_by_time_stamp(tmp_path, rate):
-    """Independent rule: at k/25 s stands the last picture whose time is not later than half an output frame after it."""
+    """Independent rule: at k/25 s stands the last picture that begins less than half an output frame later."""
     count = 100
     write(tmp_path / "a.mp4", even(count, rate), rate=Fraction(rate))
     seconds = [k / Fraction(rate) for k in range(count)]
