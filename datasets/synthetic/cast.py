@@ -1,0 +1,101 @@
+"""From a name to a person, a place, a talk: everything a task renders, drawn from the corpus' seed and the name alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from datasets.synthetic.camera import Camera, draw_camera, draw_motion
+from datasets.synthetic.heads import Actor, Motion, as_texture, make_actor
+from datasets.synthetic.people import Person, draw_person
+from datasets.synthetic.portrait import draw_light, paint_head
+from datasets.synthetic.seeds import rng_of
+from datasets.synthetic.speech import Lips, Utterance, lips_at_frames, speak_freely
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """How one part of the corpus was filmed."""
+
+    size: int  # of the square frame, even
+    scale: tuple[float, float]  # pixels per eye distance
+    liveliness: tuple[float, float]  # how much heads move
+    grain: tuple[float, float]
+    crf: int  # compression by x264
+    frames: tuple[int, int]  # shortest and longest video
+
+
+HOUSES = {
+    "lrw": House(256, (44, 52), (0.15, 0.4), (0.5, 4.0), 22, (29, 29)),
+    "faceforensics": House(256, (43, 52), (0.5, 1.1), (1.0, 5.0), 23, (36, 60)),
+    "celebdf_v2": House(288, (46, 58), (0.6, 1.2), (0.5, 6.0), 26, (40, 64)),
+}
+
+
+@dataclass(slots=True)
+class Scene:
+    """One real video, ready to be rendered."""
+
+    actor: Actor
+    motion: Motion
+    lips: Lips
+    utterance: Utterance
+    camera: Camera
+
+
+def person_of(seed: int, name: str) -> Person:
+    """The person of this name. A name "a~b" is somebody like b: forgers choose faces that fit.
+
+    Of a few people who could bear the name, the one nearest to b in skin, with glasses where b has them.
+    """
+    _, _, model = name.partition("~")
+    if not model:
+        return draw_person(rng_of(seed, f"person/{name}"))
+    other = person_of(seed, model)
+    candidates = [draw_person(rng_of(seed, f"person/{name}/{k}")) for k in range(6)]
+    return min(
+        candidates,
+        key=lambda p: float(
+            np.abs(p.skin - other.skin).sum() + 0.4 * ((p.glasses == "none") != (other.glasses == "none"))
+        ),
+    )
+
+
+def stage(
+    seed: int,
+    video: str,
+    person: Person,
+    part: str,
+    *,
+    place: str | None = None,
+    frames: int | None = None,
+    utterance: Utterance | None = None,
+    portrait: tuple | None = None,
+) -> Scene:
+    """`video` names the talk and the camera; `place` (else the video) the room, the light and where the person stands."""
+    house, rng = HOUSES[part], rng_of(seed, f"video/{video}")
+    room = rng_of(seed, f"place/{place or video}")
+    frames = frames or length_of(seed, video, part)
+    utterance = utterance or speak_freely(rng, frames)
+    lips = lips_at_frames(utterance, frames)
+    light, scale = draw_light(room), float(room.uniform(*house.scale))
+    centre = (
+        house.size * (0.5 + float(room.uniform(-0.05, 0.05))),
+        house.size * (0.44 + float(room.uniform(-0.025, 0.025))),
+    )
+    painted = portrait if portrait is not None else as_texture(paint_head(person, light))
+    actor = make_actor(person, light, room, size=house.size, centre=centre, scale=scale, portrait=painted)
+    motion = draw_motion(rng, lips, liveliness=float(rng.uniform(*house.liveliness)), scale=scale)
+    return Scene(actor, motion, lips, utterance, draw_camera(rng, frames, grain=house.grain))
+
+
+def length_of(seed: int, video: str, part: str) -> int:
+    """A real video's length, drawn from its name; its forgeries have it too."""
+    shortest, longest = HOUSES[part].frames
+    return int(rng_of(seed, f"length/{video}").integers(shortest, longest + 1))
+
+
+def portrait_of(person: Person, light) -> torch.Tensor:
+    return as_texture(paint_head(person, light))

@@ -1,0 +1,304 @@
+"""Imitates how faces are forged: another inner face, or another mouth, laid over the frames of a real video.
+
+What gives a forgery away is what gives it away in the world: the face laid on top drifts slowly against the head under
+it, its lips come late and move less than the jaw outside the mask, its fine texture was decoded from too few numbers,
+its colour is matched but not equal. None of this is frame-to-frame jitter, and the camera (`camera.shoot`) is the same
+for the real video and for each of its forgeries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter1d
+
+from datasets.synthetic.camera import drift
+from datasets.synthetic.heads import Actor, Take, column, head_layer
+from datasets.synthetic.people import Person
+from datasets.synthetic.portrait import HEIGHT, LEFT, SCALE, TOP, WIDTH, outline, texture_grid
+from datasets.synthetic.speech import Lips
+
+METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
+CELEB = "Celeb-synthesis"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One mechanism. Lengths in eye distances, times in frames; pairs are ranges to draw from, per video."""
+
+    swaps: bool  # another person's face, else the same face with another clip's mouth
+    relit: bool  # the donor is seen in the target's light
+    middle: tuple[float, float]  # of the mask's ellipse
+    half: tuple[float, float]
+    feather: float
+    drift: tuple[float, float]  # spread of the slow misalignment
+    lag: tuple[float, float]
+    liveliness: tuple[float, float]  # of the lips: 1 moves as much as the true ones
+    decoded: tuple[float, float]  # 0 keeps the fine texture, 1 replaces it all
+    colour: float  # spread of the remaining error of colour
+    teeth: tuple[float, float]
+
+
+RECIPES: dict[str, Recipe] = {
+    "Deepfakes": Recipe(
+        True,
+        False,
+        (0.0, 0.56),
+        (0.80, 1.10),
+        0.16,
+        (0.030, 0.050),
+        (1.5, 3.5),
+        (0.60, 0.85),
+        (0.7, 1.0),
+        0.03,
+        (0.2, 0.6),
+    ),
+    "FaceSwap": Recipe(
+        True,
+        False,
+        (0.0, 0.58),
+        (0.88, 1.18),
+        0.06,
+        (0.035, 0.060),
+        (1.0, 3.0),
+        (0.65, 0.90),
+        (0.2, 0.5),
+        0.04,
+        (0.5, 0.9),
+    ),
+    "Face2Face": Recipe(
+        False,
+        True,
+        (0.0, 1.15),
+        (0.78, 0.80),
+        0.10,
+        (0.025, 0.045),
+        (0.0, 0.0),
+        (0.80, 1.00),
+        (0.5, 0.9),
+        0.02,
+        (0.2, 0.7),
+    ),
+    "NeuralTextures": Recipe(
+        False,
+        True,
+        (0.0, 1.25),
+        (0.66, 0.55),
+        0.12,
+        (0.020, 0.040),
+        (0.0, 0.0),
+        (0.70, 0.95),
+        (0.6, 1.0),
+        0.02,
+        (0.1, 0.5),
+    ),
+    "FaceShifter": Recipe(
+        True,
+        True,
+        (0.0, 0.55),
+        (0.90, 1.22),
+        0.20,
+        (0.022, 0.038),
+        (1.0, 2.5),
+        (0.70, 0.90),
+        (0.4, 0.7),
+        0.015,
+        (0.5, 0.9),
+    ),
+    CELEB: Recipe(
+        True,
+        True,
+        (0.0, 0.55),
+        (0.92, 1.24),
+        0.16,
+        (0.028, 0.045),
+        (1.5, 3.5),
+        (0.60, 0.85),
+        (0.5, 0.9),
+        0.02,
+        (0.3, 0.8),
+    ),
+}
+
+
+@dataclass(slots=True)
+class Forger:
+    """One forgery in the making: everything drawn for the whole video, so that it can be laid on in pieces."""
+
+    recipe: Recipe
+    target: Person
+    donor: Actor
+    lips: Lips  # what the laid-on mouth does
+    shift_u: np.ndarray  # (frames,) the slow misalignment
+    shift_v: np.ndarray
+    turn: np.ndarray
+    size: np.ndarray
+    tint: np.ndarray  # (frames, 3) the slow error of colour
+    teeth: float
+    matched: tuple[torch.Tensor, torch.Tensor] | None = None  # gain and offset (3,) found on the first frames
+
+
+def make_forger(
+    method: str, rng: np.random.Generator, target: Actor, donor: Actor, target_lips: Lips, other_lips: Lips
+) -> Forger:
+    """`donor` is a portrait of the other person (already in the target's light where the recipe asks); ignored by re-enactments."""
+    recipe, n = RECIPES[method], len(target_lips)
+    source = donor if recipe.swaps else target
+    source = replace(
+        source, portrait=decoded(rng, source.portrait, float(rng.uniform(*recipe.decoded))), light=target.light
+    )
+    amount = rng.uniform(*recipe.drift)
+    if recipe.swaps:
+        lips = late_lips(rng, target_lips, rng.uniform(*recipe.lag), rng.uniform(*recipe.liveliness))
+    else:
+        lips = late_lips(rng, other_lips, 0.0, rng.uniform(*recipe.liveliness))
+    # Forgers match hue better than brightness: the eye forgives neither, but hue least.
+    tint = (
+        1
+        + rng.normal(0, recipe.colour)
+        + rng.normal(0, 0.3 * recipe.colour, 3)[None]
+        + drift(rng, n, 0.6, recipe.colour / 2)[:, None]
+    )
+    return Forger(
+        recipe,
+        target.person,
+        source,
+        lips,
+        drift(rng, n, 0.28, amount),
+        drift(rng, n, 0.28, amount),
+        drift(rng, n, 0.35, amount * 0.6),
+        1 + drift(rng, n, 0.35, amount * 0.7),
+        tint.astype(np.float32),
+        float(rng.uniform(*recipe.teeth)),
+    )
+
+
+def late_lips(rng: np.random.Generator, lips: Lips, lag: float, liveliness: float) -> Lips:
+    """The same speech as a forging network gives it back: late by a slowly varying time, flattened, rounded off."""
+    n = len(lips)
+    wander = drift(rng, n, 0.5, 0.6 if lag else 0.0)
+    at = np.clip(np.arange(n) - np.maximum(lag + wander, 0 if lag else -1), 0, n - 1)
+
+    def replay(curve: np.ndarray, scale: float) -> np.ndarray:
+        smooth = gaussian_filter1d(curve, 0.7, mode="nearest")
+        return (np.interp(at, np.arange(n), smooth) * scale).astype(np.float32)
+
+    return Lips(
+        replay(lips.jaw, liveliness),
+        replay(lips.round, liveliness),
+        replay(lips.press, min(1.0, liveliness + 0.1)),
+        replay(lips.tuck, liveliness),
+        replay(lips.tongue, 1.0),
+    )
+
+
+def decoded(rng: np.random.Generator, portrait: torch.Tensor, share: float) -> torch.Tensor:
+    """The portrait as a small network would redraw it: fine texture replaced by other texture of the same energy.
+
+    The energy is kept, region by region, so that the picture is neither softer nor noisier than the real one: a detector
+    must look at what the texture is, not at how much there is.
+    """
+    spread = 2.6
+    low = _smooth(portrait, spread)
+    detail = portrait - low
+    detail[:, 3] = 0
+    # Outlines and brows are not texture: clipped away here, or their energy would spill over smooth skin as speckle.
+    local = torch.sqrt(_smooth((detail[:, :3].clamp(-0.03, 0.03) ** 2).mean(1, keepdim=True), 6.0) + 1e-8)
+    noise = torch.from_numpy(rng.normal(size=(1, 1, HEIGHT, WIDTH)).astype(np.float32))
+    noise = _smooth(noise, 0.9)
+    noise = noise - _smooth(noise, spread)
+    noise = noise / noise.std()
+    kept = detail * (1 - share)
+    added = noise * local * (1 - (1 - share) ** 2) ** 0.5
+    new = low + kept
+    new[:, :3] += added * portrait[:, 3:]
+    new[:, 3] = portrait[:, 3]
+    return new
+
+
+def _smooth(picture: torch.Tensor, sigma: float) -> torch.Tensor:
+    reach = int(3 * sigma) + 1
+    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
+    taps = (taps / taps.sum()).to(picture.dtype)
+    channels = picture.shape[1]
+    picture = torch.nn.functional.pad(picture, (reach, reach, reach, reach), mode="replicate")
+    picture = torch.nn.functional.conv2d(picture, taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+    return torch.nn.functional.conv2d(picture, taps.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+
+
+_OUTLINES: dict[int, torch.Tensor] = {}
+
+
+def _outline_texture(person: Person) -> torch.Tensor:
+    if person.seed not in _OUTLINES:
+        _OUTLINES.clear() if len(_OUTLINES) > 8 else None
+        _OUTLINES[person.seed] = torch.from_numpy(outline(person, *texture_grid()).astype(np.float32))[None, None]
+    return _OUTLINES[person.seed]
+
+
+def forge(forger: Forger, take: Take, start: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lay the forgery over a take that begins at the video's frame `start`.
+
+    Returns new frames (T, 3, size, size) and the mask (T, size, size): pixels where it is 0 are the take's, unchanged.
+    """
+    recipe, count = forger.recipe, len(take.motion)
+    stop = start + count
+    mask = torch.zeros(count, *take.frames.shape[2:])
+    frames = take.frames.clone()
+    # The part of the head's box that the mask can reach.
+    rows = torch.nonzero((take.source_v.sub(recipe.middle[1]).abs() < recipe.half[1]).any(2).any(0)).flatten()
+    columns = torch.nonzero((take.source_u.abs() < recipe.half[0]).any(1).any(0)).flatten()
+    r, c = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    u, v, source_u, source_v = take.u[:, r, c], take.v[:, r, c], take.source_u[:, r, c], take.source_v[:, r, c]
+
+    ellipse = 1 - torch.sqrt(
+        ((source_u - recipe.middle[0]) / recipe.half[0]) ** 2 + ((source_v - recipe.middle[1]) / recipe.half[1]) ** 2
+    )
+    soft = (ellipse / recipe.feather).clamp(0, 1)
+    soft = soft * soft * (3 - 2 * soft)
+    rho = _sample(_outline_texture(forger.target), source_u, source_v)
+    soft = soft * ((0.97 - rho) / 0.05).clamp(0, 1) * (take.alpha[:, r, c] > 0.99)
+
+    cos, sin = torch.cos(column(forger.turn[start:stop])), torch.sin(column(forger.turn[start:stop]))
+    x, y = (u - column(forger.shift_u[start:stop])), (v - 0.6 - column(forger.shift_v[start:stop]))
+    size = column(forger.size[start:stop])
+    moved_u, moved_v = (x * cos + y * sin) / size, (y * cos - x * sin) / size + 0.6
+    lips = Lips(*(getattr(forger.lips, name)[start:stop] for name in ("jaw", "round", "press", "tuck", "tongue")))
+    layer, _, _ = head_layer(forger.donor, take.motion, lips, moved_u, moved_v, teeth=forger.teeth)
+    soft = soft * (layer[:, 3] > 0.99)  # never the donor's background
+
+    top, left = take.box[0] + r.start, take.box[2] + c.start
+    part = frames[:, :, top : top + u.shape[1], left : left + u.shape[2]]
+    if forger.matched is None:
+        forger.matched = match_colour(layer[:, :3], part, soft)
+    gain, offset = forger.matched
+    tint = torch.from_numpy(forger.tint[start:stop])[:, :, None, None]
+    laid = (layer[:, :3] * gain[None, :, None, None] + offset[None, :, None, None]) * tint
+    part += (laid - part) * soft[:, None]
+    mask[:, top : top + u.shape[1], left : left + u.shape[2]] = soft
+    return frames.clamp_(0, 1), mask
+
+
+def match_colour(source: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gain and offset, (3,) each, that give the source (T, 3, H, W) the target's mean and spread under the weight (T, H, W)."""
+    total = weight.sum() + 1e-6
+
+    def moments(picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean = (picture * weight[:, None]).sum((0, 2, 3)) / total
+        spread = torch.sqrt(
+            (((picture - mean[None, :, None, None]) ** 2) * weight[:, None]).sum((0, 2, 3)) / total + 1e-6
+        )
+        return mean, spread
+
+    (mean_source, spread_source), (mean_target, spread_target) = moments(source), moments(target)
+    gain = (spread_target / spread_source).clamp(0.75, 1.3)
+    return gain, mean_target - mean_source * gain
+
+
+def _sample(texture: torch.Tensor, source_u: torch.Tensor, source_v: torch.Tensor) -> torch.Tensor:
+    grid = torch.stack([(source_u - LEFT) * (SCALE * 2 / WIDTH) - 1, (source_v - TOP) * (SCALE * 2 / HEIGHT) - 1], -1)
+    return torch.nn.functional.grid_sample(
+        texture.expand(len(source_u), -1, -1, -1), grid, padding_mode="border", align_corners=False
+    )[:, 0]
