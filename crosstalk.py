@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"crosstalk {verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"crosstalk {verb}: interrupted", file=sys.stderr)
+        print(f"crosstalk {verb}: interrupted; the same command continues", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output, `head` for one, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

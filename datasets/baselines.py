@@ -10,11 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 FRAME_RATE = 25
 BASELINES = ("file_size", "colour", "sharpness", "noise", "energy", "background")
@@ -22,7 +17,7 @@ BACKGROUND_NUMBERS = 8
 FOLDS = 5
 MOST_FRAMES = 64  # evenly spaced frame pairs of a longer video: these are statistics, not measurements of every frame
 
-# Boxes of the aligned 150x150 crop (top, bottom, left, right): eyes lie near (49, 44) and (103, 44), the mouth near (76, 108).
+# Boxes of the aligned 150x150 crop (top, bottom, left, right): eyes near (49, 44) and (103, 44), mouth near (76, 108).
 INNER_FACE = (28, 128, 36, 116)
 MOUTH = (92, 126, 50, 102)
 
@@ -71,8 +66,8 @@ def background_numbers(
 ) -> NDArray[np.float32]:
     """(8,): mean R, G, B; spread of R, G, B; gradient energy; frame-to-frame change, outside the enlarged face boxes.
 
-    `frames` are uint8 (H, W, 3) in the order of time, `boxes` (n, 4) their faces as left, top, right, bottom. The change
-    is between frames that follow each other in `frames`. Where nothing is left outside, all eight are 0.
+    `frames` are uint8 (H, W, 3) in the order of time, `boxes` (n, 4) their faces as left, top, right, bottom. The
+    change is between frames that follow each other in `frames`. Where nothing is left outside, all eight are 0.
     """
     boxes = np.asarray(boxes, np.float64)
     if boxes.shape != (len(frames), 4):
@@ -92,7 +87,8 @@ def background_numbers(
         if outside.any():
             pixels = picture[outside]
             colours.append(np.concatenate([pixels.mean(0), pixels.std(0)]))
-            sharp.append(_gradient(gray)[outside].mean())
+            clear = _all_around(outside)  # a gradient over the box' edge would see the face
+            sharp.append(_gradient(gray)[clear].mean() if clear.any() else 0.0)
             if before is not None and (both := outside & before[1]).any():
                 change.append(np.abs(gray - before[0])[both].mean())
         before = gray, outside
@@ -110,8 +106,8 @@ def auc_table(
 
     For each method, its forgeries and all the real videos (label 0) are split into 5 folds (fewer if there are fewer
     groups) so that no group, that is no pair of identities, lies on both sides; numbers are standardised and their
-    squares added (so that "in the middle" can be told from "at both ends"), classes weighted alike, C = 1. The figure is
-    the mean of the folds' AUCs. 0.5 is chance; well below 0.5 is chance as well, on few videos. nan: too few videos.
+    squares added (so that "in the middle" can be told from "at both ends"), classes weighted alike, C = 1. The figure
+    is the mean of the folds' AUCs. 0.5 is chance; well below 0.5 is chance as well, on few videos. nan: too few videos.
     """
     label, method, group = np.asarray(labels), np.asarray(methods), np.asarray(groups)
     if not len(videos) == len(label) == len(method) == len(group):
@@ -128,6 +124,13 @@ def auc_table(
 
 
 def _cross_validated(x: np.ndarray, y: np.ndarray, group: np.ndarray) -> float:
+    # Here, because preparing processes need `background_numbers` alone, and scikit-learn takes seconds to load.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     folds = min(FOLDS, len(np.unique(group)), int((y == 0).sum()), int((y == 1).sum()))
     if folds < 2:
         return float("nan")
@@ -155,6 +158,12 @@ def _gradient(gray: np.ndarray) -> np.ndarray:
     down, across = np.zeros_like(gray), np.zeros_like(gray)
     down[1:-1], across[:, 1:-1] = gray[2:] - gray[:-2], gray[:, 2:] - gray[:, :-2]
     return np.sqrt(down**2 + across**2)
+
+
+def _all_around(mask: np.ndarray) -> np.ndarray:
+    inner = np.zeros_like(mask)
+    inner[1:-1, 1:-1] = mask[1:-1, 1:-1] & mask[2:, 1:-1] & mask[:-2, 1:-1] & mask[1:-1, 2:] & mask[1:-1, :-2]
+    return inner
 
 
 def _laplacian(gray: np.ndarray) -> np.ndarray:

@@ -66,7 +66,7 @@ def track_faces(
     tracker = _Tracker(source, longest_gap)
     previous = None
     for frame in frames:
-        thumbnail = frame.grey[4::8, 4::8].astype(np.int16)
+        thumbnail = frame.grey[::8, ::8].astype(np.int16)
         cut = previous is not None and (thumbnail.shape != previous.shape or np.abs(thumbnail - previous).mean() > CUT)
         previous = thumbnail
         if cut:

@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -20,17 +19,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datasets import catalogs
-from datasets.extract import ExtractSettings, extract
-from datasets.media import MediaError
+from datasets.extract import SCRATCH, ExtractSettings, worker
 from datasets.records import VideoRecord
-from datasets.store import FORMAT, MANIFEST, PACKS, Entry, PackWriter, finish, read_index, read_manifest, read_skipped
+from datasets.store import FORMAT, MANIFEST, PACKS, Entry, finish, read_index, read_manifest, read_skipped
 from engine import pool
 from engine.errors import UserError
 from engine.files import require_folder, said_plainly
 from engine.progress import Bar
 from engine.settings import Shown, load
 
-JOURNAL, LOCK, PARTS = "journal.jsonl", ".lock", "parts"
+JOURNAL, LOCK = "journal.jsonl", ".lock"
 
 
 @dataclass(frozen=True)
@@ -151,11 +149,11 @@ def prepare(settings: PrepareSettings, options: dict[str, Any], say: Callable[[s
 def _work_off(
     pending: list[VideoRecord], settings: PrepareSettings, target: Path, journal: _Journal, workers: int
 ) -> None:
-    parts = target / PARTS
+    parts = target / SCRATCH
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir()
     skipped = 0
-    answers = pool.run(workers, _worker, (settings.extraction, target, journal.next_run()), pending)
+    answers = pool.run(workers, worker, (settings.extraction, target, journal.next_run()), pending)
     with closing(answers), Bar(f"preparing {settings.data}", len(pending)) as bar:
         for record, answer in answers:
             if isinstance(answer, pool.Died):
@@ -164,26 +162,6 @@ def _work_off(
             skipped += isinstance(answer, str)
             bar.advance(note=f"{skipped} skipped" if skipped else "")
     shutil.rmtree(parts, ignore_errors=True)
-
-
-def _worker(number: int, settings: ExtractSettings, target: Path, run: int) -> Callable[[VideoRecord], Any]:
-    """A process of its own pack and its own scratch folder. Answers the facts of each track, or why there is none."""
-    pack = PackWriter(target, f"run{run}-worker{number}")
-    scratch = Path(tempfile.mkdtemp(dir=target / PARTS))
-
-    def work(record: VideoRecord) -> list[dict[str, Any]] | str:
-        with said_plainly(f"store={target}"):
-            try:
-                tracks = extract(record, settings, scratch)
-            except MediaError as reason:
-                return str(reason)
-            facts = []
-            for spool, measured in tracks:
-                facts.append(measured | spool.append_to(pack))
-                spool.discard()
-            return facts
-
-    return work
 
 
 # ---------------------------------------------------------------------------------------------- the journal

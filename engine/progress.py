@@ -12,11 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Bar:
-    """`with Bar("preparing", total) as bar: bar.advance(note="12 skipped")`. Goes to stderr; stdout is for results."""
+    """`with Bar("preparing", total) as bar: bar.advance(note="12 skipped")`. Goes to stderr; stdout is for results.
+
+    Where the total is found out later, `bar.reach(done, total)` says it.
+    """
 
     LINE_EVERY_SECONDS = 30
 
-    def __init__(self, title: str, total: int, *, unit: str = "videos"):
+    def __init__(self, title: str, total: int | None = None, *, unit: str = "videos"):
         self._title, self._total, self._unit = title, total, unit
         self._done, self._note = 0, ""
         self._began = self._said = time.monotonic()
@@ -34,17 +37,19 @@ class Bar:
         return self
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        self._done += count
-        self._note = note
+        self.reach(self._done + count, self._total, note)
+
+    def reach(self, done: int, total: int | None, note: str = "") -> None:
+        self._done, self._total, self._note = done, total, note
         if self._progress is not None:
-            self._progress.update(self._task, completed=self._done, note=note)
+            self._progress.update(self._task, completed=done, total=total, note=note)
         elif time.monotonic() - self._said > self.LINE_EVERY_SECONDS:
             self._line()
 
     def _line(self) -> None:
         self._said = time.monotonic()
         seconds = self._said - self._began
-        left = seconds / max(self._done, 1) * (self._total - self._done)
+        left = seconds / max(self._done, 1) * ((self._total or self._done) - self._done)
         note = f", {self._note}" if self._note else ""
         print(f"{self._title}: {self._done} of {self._total} {self._unit} in {seconds:.0f} s, "
               f"about {left:.0f} s left{note}", file=sys.stderr, flush=True)

@@ -15,13 +15,16 @@ from engine.errors import UserError
 
 
 def catalogue(root: Path, *, subset: int | None = 5000) -> Catalogue:
-    """All of LRW (`subset=None`), or `subset` training clips and one clip per word for val and for test."""
+    """All of LRW (`subset=None`), or `subset` training clips and one clip per word for val and for test.
+
+    A dataset with no more training clips than that is its own subset, and is taken whole.
+    """
     if subset is not None and (isinstance(subset, bool) or not isinstance(subset, int) or subset < 1):
         raise UserError(f"subset={subset}: expected a number of training clips, or null for all")
     clips, absent = _clips(root)
     if not any(clips.values()):
         raise wrong_layout("LRW", root, "ROOT/lipread_mp4/WORD/{train,val,test}/WORD_00001.mp4", _looks_right)
-    if subset is not None:
+    if subset is not None and subset < sum(map(len, clips["train"].values())):
         clips = {
             split: _fair_share(words, subset if split == "train" else len(words), split)
             for split, words in clips.items()

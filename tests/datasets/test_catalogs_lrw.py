@@ -122,3 +122,9 @@ def test_folders_without_clips_are_no_lrw(tmp_path):
 def test_a_subset_that_is_no_number_of_clips(tmp_path, subset):
     with pytest.raises(UserError, match=r"subset=.*or null for all"):
         create("lrw", touch(tmp_path, *clips(["A"], 1)), subset=subset)
+
+
+def test_a_dataset_smaller_than_the_subset_is_taken_whole(tmp_path):
+    touch(tmp_path, *clips(["ABOUT", "ACROSS"], 6))
+    assert by_id(create("lrw", tmp_path, subset=12)) == by_id(create("lrw", tmp_path, subset=None))
+    assert by_id(create("lrw", tmp_path, subset=11)) != by_id(create("lrw", tmp_path, subset=None))
