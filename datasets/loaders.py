@@ -9,6 +9,7 @@ come whatever the number of ranks; and an interrupted run goes on with exactly t
 
 from __future__ import annotations
 
+import gc
 import signal
 import weakref
 from collections.abc import Iterator, Sequence
@@ -283,8 +284,13 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _quiet_worker(_: int) -> None:
-    """One thread; and a signal to the whole job (Ctrl-C, SLURM's warning) is the main process's to answer."""
+    """One thread; and a signal to the whole job (Ctrl-C, SLURM's warning) is the main process's to answer.
+
+    What the main process had made before the fork is taken out of garbage collection: looking through it would
+    write to, and so copy, every page of it in every worker.
+    """
     torch.set_num_threads(1)
+    gc.freeze()
     for name in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(name, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -98,6 +98,11 @@ def test_several_stores_are_one_dataset():
     assert data.label.tolist() == [0, 1, 0, 1]
 
 
+def test_words_are_numbered_from_zero_where_all_have_one():
+    data = ClipDataset(index_only({"word": "YOUNG"}, {"word": "ABOUT"}))
+    assert data.word_names == ["ABOUT", "YOUNG"] and data.word.tolist() == [1, 0]
+
+
 def test_fingerprint_tells_selections_apart():
     assert ClipDataset(mixed()).fingerprint() == ClipDataset(mixed()).fingerprint()
     assert ClipDataset(mixed()).fingerprint() != ClipDataset(mixed(), leave_out=("FaceSwap",)).fingerprint()
