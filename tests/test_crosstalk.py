@@ -1,0 +1,56 @@
+"""The door: what a person at a terminal gets to see, and with which exit code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import crosstalk
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "crosstalk", *arguments], cwd=PROJECT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["help"]])
+def test_usage_names_every_verb(arguments, capsys):
+    assert crosstalk.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {verb} " in out for verb in crosstalk.VERBS) and max(map(len, out.splitlines())) <= 100
+
+
+def test_version(capsys):
+    assert crosstalk.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"crosstalk {crosstalk.__version__}\n"
+    assert f'version = "{crosstalk.__version__}"' in (PROJECT / "pyproject.toml").read_text()
+
+
+def test_an_unknown_verb(capsys):
+    assert crosstalk.main(["perpare"]) == 2
+    assert capsys.readouterr().err == "crosstalk: unknown verb 'perpare'; did you mean prepare?\n"
+    assert crosstalk.main(["frobnicate"]) == 2
+    assert "known are demo, synthesize, prepare, inspect" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", crosstalk.VERBS)
+def test_every_verb_explains_itself(verb, capsys):
+    assert crosstalk.main([verb, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"crosstalk {verb} key=value") and out.count("#") >= 3
+
+
+@pytest.mark.parametrize("verb", crosstalk.VERBS)
+def test_a_wrong_override_is_one_line_and_exit_code_2(verb):
+    result = run(verb, "no_such_key=1")
+    assert result.returncode == 2 and result.stdout == ""
+    [line] = result.stderr.splitlines()
+    assert line.startswith(f"crosstalk {verb}: unknown setting no_such_key; ")
+
+
+def test_a_reader_who_has_had_enough():
+    command = f"'{sys.executable}' -m crosstalk prepare --help | head -1"
+    result = subprocess.run(["bash", "-c", command], cwd=PROJECT, capture_output=True, text=True)
+    assert result.stderr == "" and result.stdout.startswith("crosstalk prepare")
