@@ -36,8 +36,9 @@ def test_every_dataset_config_composes(name):
     assert settings.sound == ("required" if name == "lrw" else "optional")
 
 
-@pytest.mark.parametrize("path", ["/my data", "/a,b", "/[x]", "/it's", '/say "hi"', "/a=b", "/back\\slash", "/end\\",
-                                  "/{}", "/한국어", "/$HOME", "/new\nline", "null/x", "/(x)", "/a:b", "/#2", "/~x", "/%"])
+@pytest.mark.parametrize("path", ["/my data", "/a,b", "/[x]", "/it's", '/say "hi"', "/a=b", "/back\\slash", "/{}",
+                                  "/end\\", "/한국어", "/$HOME", "/new\nline", "null/x", "/(x)", "/a:b", "/#2", "/~x",
+                                  "/%"])
 def test_paths_are_taken_as_they_are(path):
     settings, _ = load("prepare", ["data=folder", f"root={path}", "store=s"], PrepareSettings)
     assert settings.root == Path(path)

@@ -1,0 +1,123 @@
+"""From a video file to face crops on the disk, on one core: searching faces now and then against in every frame."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from benchmarks.machine import describe, report
+from datasets.media import FRAME_RATE, SAMPLE_RATE, encode, read_frames
+from datasets.synthetic import synthesize
+
+SHORT_SECONDS, LONG_SECONDS = 10, 600
+ROUNDS = 3
+HEIGHT, WIDTH = 720, 1280
+
+# Run in a process of its own: one thread, and a peak of memory that nothing else has raised.
+MEASURED = """
+import json, resource, sys, tempfile, time
+from dataclasses import replace
+from pathlib import Path
+from datasets.extract import ExtractSettings, extract
+from datasets.records import VideoRecord
+
+video, search_every, warm = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "warm"
+settings = ExtractSettings(frames="raw", jpeg_quality=95, landmarks="dlib", search_every=search_every, longest_gap=12,
+                           shortest_track=25, tracks="main", sound="optional")
+record = VideoRecord(id="b", path=video, dataset="b", method="real", label=0, split="test")
+
+def once(record):
+    with tempfile.TemporaryDirectory() as parts:
+        [(spool, facts)] = extract(record, settings, Path(parts))
+        frames = spool.frames
+        spool.discard()
+    return frames
+
+if warm:
+    once(replace(record, limit=50))  # the landmark model is loaded once per worker process, not once per video
+began = time.perf_counter()
+frames = once(record)
+print(json.dumps({"frames": frames, "seconds": time.perf_counter() - began,
+                  "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+"""
+
+
+def main() -> None:
+    print(__doc__)
+    print(f"A generated talking head in {WIDTH}x{HEIGHT} H.264 at 25 fps with sound; one process, one thread, {ROUNDS} "
+          "rounds in turn, medians.")
+    with tempfile.TemporaryDirectory() as folder:
+        talking = _talking_frames(Path(folder))
+        short, long = Path(folder) / "short.mp4", Path(folder) / "long.mp4"
+        _write(short, talking, SHORT_SECONDS)
+        _write(long, talking, LONG_SECONDS)
+        runs: dict[int, list[dict]] = {10: [], 1: []}
+        for _ in range(ROUNDS):
+            for search_every, results in runs.items():
+                results.append(_measure(short, search_every))
+        ours, every = (statistics.median(r["frames"] / r["seconds"] for r in results) for results in runs.values())
+        peak_short = _measure(short, 10, warm=False)["peak_mib"]
+        long_run = _measure(long, 10, warm=False)
+    figures = {
+        "frames_per_s": round(ours, 1),
+        "every_frame_frames_per_s": round(every, 1),
+        "ratio": round(ours / every, 2),
+        "peak_mib_short": round(peak_short, 1),
+        "peak_mib_long": round(long_run["peak_mib"], 1),
+        "long_frames_per_s": round(long_run["frames"] / long_run["seconds"], 1),
+        **describe(),
+    }
+    report("prepare", [
+        ("", "one core"),
+        ("search every 10th frame (ours)", f"{ours:.1f} frames/s"),
+        ("search every frame", f"{every:.1f} frames/s"),
+        ("ratio", f"{ours / every:.2f}"),
+        (f"peak memory, {SHORT_SECONDS} s of video", f"{peak_short:.0f} MiB"),
+        (f"peak memory, {LONG_SECONDS} s of video", f"{long_run['peak_mib']:.0f} MiB"),
+    ], figures)
+
+
+def _measure(video: Path, search_every: int, *, warm: bool = True) -> dict:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", MEASURED, str(video), str(search_every), "warm" if warm else "cold"]
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def _talking_frames(folder: Path) -> list[np.ndarray]:
+    """A few seconds of a generated head, enlarged into a wide picture whose sides are its own blurred background."""
+    synthesize(folder / "corpus", workers=1, lrw_clips=0, faceforensics_pairs=1, celebdf_identities=0, youtube_real=0,
+               say=lambda line: None)
+    video = sorted((folder / "corpus").rglob("original_sequences/**/*.mp4"))[0]
+    pictures = []
+    for frame in read_frames(video):
+        picture = Image.fromarray(frame.rgb())
+        wide = picture.resize((WIDTH, WIDTH)).crop((0, 280, WIDTH, 280 + HEIGHT)).filter(ImageFilter.GaussianBlur(30))
+        wide.paste(picture.resize((HEIGHT, HEIGHT), Image.Resampling.BICUBIC), ((WIDTH - HEIGHT) // 2, 0))
+        pictures.append(np.asarray(wide))
+    return pictures + pictures[-2:0:-1]  # there and back again: no cut when repeated
+
+
+def _write(path: Path, pictures: list[np.ndarray], seconds: int) -> None:
+    def repeated() -> Iterator[np.ndarray]:
+        for k in range(seconds * FRAME_RATE):
+            yield pictures[k % len(pictures)]
+
+    began = time.monotonic()
+    sound = np.zeros(seconds * SAMPLE_RATE, np.int16)
+    encode(path, repeated(), sound=sound, options={"preset": "superfast", "crf": "23"})
+    print(f"  wrote {seconds} s of video in {time.monotonic() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
