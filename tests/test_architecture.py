@@ -1,0 +1,86 @@
+"""Imports run downward only, and what must run on a bare GPU machine needs nothing but torch."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+# A folder may import those it names. What is not listed here is not a part of the package.
+FLOORS = {
+    "engine": set(),
+    "datasets": {"engine"},
+    "benchmarks": {"engine", "datasets"},
+    "configs": set(),
+}
+OURS = {*FLOORS, "demo", "crosstalk", "tests"}
+FILES = sorted(path for floor in FLOORS for path in (PROJECT / floor).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of the modules that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            for alias in node.names:  # `from package import module` imports the module
+                inner = f"{node.module}.{alias.name}"
+                names.add(inner if (PROJECT / inner.replace(".", "/")).with_suffix(".py").exists() else node.module)
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_no_import_runs_upward(path):
+    floor = path.relative_to(PROJECT).parts[0]
+    tops = {name.split(".")[0] for name in imported(path)} & OURS
+    assert tops <= FLOORS[floor] | {floor}
+
+
+def test_no_folder_is_missing_here():
+    packages = {path.parent.name for path in PROJECT.glob("*/__init__.py")}
+    assert packages == {*FLOORS, "tests"}
+
+
+def test_no_circle_among_modules():
+    graph = {}
+    for path in FILES:
+        name = ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
+        graph[name] = imported(path)
+    modules = set(graph)
+    graph = {name: {other for other in found if other in modules and other != name} for name, found in graph.items()}
+    done, active = set(), []
+
+    def visit(name: str) -> None:
+        assert name not in active, " -> ".join([*active[active.index(name):], name])
+        if name in done:
+            return
+        active.append(name)
+        for other in graph[name]:
+            visit(other)
+        active.pop()
+        done.add(name)
+
+    for name in graph:
+        visit(name)
+
+
+def test_every_folder_says_its_purpose_in_one_sentence():
+    for floor in FLOORS:
+        for init in (PROJECT / floor).rglob("__init__.py"):
+            text = ast.get_docstring(ast.parse(init.read_text()))
+            assert text and text.splitlines()[0].endswith("."), init
+
+
+def test_views_need_torch_alone():
+    foreign = {name.split(".")[0] for name in imported(PROJECT / "datasets" / "views.py")}
+    standard = {"__future__", "dataclasses", "math", "collections", "typing", "functools"}
+    assert foreign - standard <= {"torch", "torchvision", "torchaudio"}
+
+
+def test_catalogues_alone_know_file_layouts():
+    """And what prepares knows nothing of training."""
+    for path in (PROJECT / "datasets").glob("*.py"):
+        if path.name not in ("prepare.py",):
+            assert not any(name.startswith("datasets.catalogs") for name in imported(path)), path
