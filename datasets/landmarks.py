@@ -76,7 +76,7 @@ def _best(found: Iterable[np.ndarray], near: np.ndarray) -> np.ndarray | None:
 class DlibLandmarks:
     """dlib's frontal face detector (HOG) and its 68-point regression trees, from files inside installed packages.
 
-    The landmark model was trained on data that is licensed for research use only (docs/datasets.md).
+    The landmark model was trained on data that is licensed for research use only (docs/store.md).
     """
 
     def __init__(self) -> None:

@@ -132,7 +132,7 @@ def test_people_who_meet_are_not_one_face_twice():
 
 
 def test_a_short_gap_is_bridged_on_the_straight_line():
-    """The search at 20 misses, and in frames 15..20 following went astray by 30 px: those lie on the line afterwards."""
+    """The search at 20 misses, and in frames 15..20 following went astray by 30 px: those lie on the line."""
     person = walk(0, 40)
     script = Script([person], blind={20}, noise=dict.fromkeys(range(15, 21), 30.0))
     [(first, last, landmarks)] = tracks(script, 41)
@@ -323,6 +323,38 @@ def test_sources_by_name(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "face_alignment", None)
     with pytest.raises(UserError, match=r"pip install 'crosstalk\[face-alignment\]'"):
         landmark_source("face-alignment", Path("a.mp4"))
+
+
+class FakeFaceAlignment:
+    """What the adapter uses of the package, with its shapes: lists of (68, 2) or (68, 3), None where nobody is."""
+
+    class LandmarksType:
+        TWO_D = 1
+
+    class FaceAlignment:
+        def __init__(self, kind, device, flip_input):
+            self.arguments = kind, device, flip_input
+
+        def get_landmarks_from_image(self, picture, detected_faces=None):
+            assert picture.dtype == np.uint8 and picture.shape == (64, 64, 3)
+            if detected_faces is None:
+                return [np.hstack([face_at(30, 30), np.ones((68, 1))]), face_at(300, 30).astype(np.float64)]
+            [(left, top, right, bottom)] = detected_faces
+            return [face_at((left + right) / 2, (top + bottom) / 2)] if left < 200 else None
+
+
+def test_the_face_alignment_adapter(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "face_alignment", FakeFaceAlignment)
+    source = landmark_source("face-alignment", Path("a.mp4"))
+    frame = next(iter(read_frames(video(tmp_path / "a.mp4", frames=1))))
+    first, second = source.find(frame)
+    assert first.shape == second.shape == (68, 2) and first.dtype == np.float32
+    assert np.array_equal(first, face_at(30, 30))
+    assert np.array_equal(source.confirm(frame, face_at(304, 33)), second)
+    assert source.confirm(frame, face_at(900, 0)) is None
+    followed = source.follow(frame, face_at(32, 31))
+    assert np.abs(followed.mean(0) - face_at(32, 31).mean(0)).max() < 4
+    assert source.follow(frame, face_at(400, 30)) is None
 
 
 # ---------------------------------------------------------------------------------------------- real faces
