@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import av
+import librosa
 import numpy as np
 import pytest
 
@@ -23,6 +25,7 @@ from datasets.store import Store, read_index, read_manifest, read_skipped
 from engine.errors import UserError
 from tests.conftest import prepared
 from tests.datasets.bad_videos import ODD_NAMES, write_bad_videos
+from tests.grid_clips import CLIPS, needs_clips
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -390,3 +393,32 @@ def test_wrong_settings_are_one_line(overrides, said, tmp_path, monkeypatch):
         prepare_main(overrides)
     assert said in str(caught.value)
     assert not (tmp_path / "s").exists()
+
+
+# ---------------------------------------------------------------------------------------------- real people
+
+@needs_clips
+def test_the_real_clips(tmp_path):
+    """All prepared, a face in every frame, still crops, and the sound where an independent decoding puts it."""
+    root = tmp_path / "data"
+    root.mkdir()
+    for clip in CLIPS:
+        shutil.copy(clip, root)
+    store = prepared(root, tmp_path / "store", "data=folder")
+    assert len(store) == len(CLIPS) and read_skipped(store.root) == []
+    assert list(store.table.frames) == [75] * len(CLIPS) and store.table.has_sound.all()
+    before, after = store.manifest["jitter"]
+    assert after < 0.2 < 0.5 < before
+    for i, clip in enumerate(CLIPS):
+        with av.open(str(clip)) as container:
+            stream = container.streams.audio[0]
+            late = float((stream.start_time * stream.time_base) - (container.streams.video[0].start_time / 90_000))
+            raw = np.concatenate([f.to_ndarray().reshape(-1, f.layout.nb_channels).mean(1)
+                                  if f.format.is_packed else f.to_ndarray().mean(0) for f in container.decode(audio=0)])
+        expected = librosa.resample(raw / np.abs(raw).max(), orig_sr=stream.rate, target_sr=16_000)
+        ours = store.sound(i, 0, 75).astype(float)
+        length = min(len(ours), len(expected))
+        scores = {lag: float(np.dot(ours[500:length - 500], expected[500 - lag : length - 500 - lag]))
+                  for lag in range(-400, 401)}
+        best = max(scores, key=scores.get)
+        assert abs(best / 16_000 - late) < 1e-3, (clip.name, best)
