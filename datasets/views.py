@@ -25,6 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -269,7 +270,7 @@ def _video(
     B, T = frames.shape[:2]
     crop, size = settings.crop, settings.size
     scale, shift = _normalisation(settings, frames.device)
-    video = torch.empty(B, 3, T, size, size, device=frames.device)
+    video = _empty((B, 3, T, size, size), frames.device)
     piece = B if frames.is_cuda else 1
     tops, lefts, flips = top.tolist(), left.tolist(), flip.tolist()
     grays = [False] * B if gray is None else gray.tolist()
@@ -287,6 +288,17 @@ def _video(
     return video
 
 
+def _empty(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """float32, uninitialised. On a CPU the memory is NumPy's, which asks the kernel for huge pages.
+
+    A batch of views is so large that the C library takes new memory for it each time; with pages of 4 kB, making
+    those costs as much as the rest of a view (docs/performance.md). Without huge pages it is torch.empty's equal.
+    """
+    if device.type == "cpu":
+        return torch.from_numpy(np.empty(shape, np.float32))
+    return torch.empty(shape, device=device)
+
+
 def _resize(pictures: Tensor, size: int) -> Tensor:
     """Bilinear resize of uint8 (N, 3, S, S) with channels last; whole numbers 0 .. 255, uint8 or float32.
 
@@ -294,10 +306,11 @@ def _resize(pictures: Tensor, size: int) -> Tensor:
     140 to 112 (5 pixels become 4) the filter would widen by a quarter of a pixel only. The weights are then
     eighths, hence exact in any arithmetic.
 
-    On x86 PyTorch resizes bytes with integer vector instructions, six times faster than floats: along the
-    width, rounded, then along the height, rounded. Elsewhere the same two roundings are done in float32. Both
-    agree bit by bit where the weights are short binary fractions (140 -> 112, 56, 64, 224), else in all but
-    some per cent of the pixels, which differ by one or two levels of 255. Rounding itself costs one level at most.
+    On x86 PyTorch resizes bytes with integer vector instructions, six times faster than it turns them into
+    floats and resizes these: along the width, rounded, then along the height, rounded. Elsewhere the same two
+    roundings are done in float32. Both agree bit by bit where the weights are short binary fractions (140 -> 112,
+    56, 64, 224), else in all but some per cent of the pixels, which differ by one or two levels of 255. Rounding
+    itself costs one level at most.
     """
     if pictures.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
         return F.interpolate(pictures, size=(size, size), mode="bilinear")
