@@ -15,7 +15,9 @@ FRAME_RATE = 25
 BASELINES = ("file_size", "colour", "sharpness", "noise", "energy", "background")
 BACKGROUND_NUMBERS = 8
 FOLDS = 5
-MOST_FRAMES = 64  # evenly spaced frame pairs of a longer video: these are statistics, not measurements of every frame
+MOST_FRAMES = (
+    64  # evenly spaced frame pairs of a longer video: these are statistics, not measurements of every frame
+)
 
 # Boxes of the aligned 150x150 crop (top, bottom, left, right): eyes near (49, 44) and (103, 44), mouth near (76, 108).
 INNER_FACE = (28, 128, 36, 116)
@@ -117,7 +119,9 @@ def auc_table(
         chosen = np.flatnonzero((label == 0) | ((label == 1) & (method == name)))
         present = [baseline for baseline in BASELINES if all(baseline in videos[k] for k in chosen)]
         table[name] = {
-            baseline: _cross_validated(np.stack([videos[k][baseline] for k in chosen]), label[chosen], group[chosen])
+            baseline: _cross_validated(
+                np.stack([videos[k][baseline] for k in chosen]), label[chosen], group[chosen]
+            )
             for baseline in present
         }
     return table
@@ -140,7 +144,8 @@ def _cross_validated(x: np.ndarray, y: np.ndarray, group: np.ndarray) -> float:
             continue
         scale = StandardScaler().fit(x[train])
         inputs = [
-            np.concatenate([scaled, scaled**2], 1) for scaled in (scale.transform(x[train]), scale.transform(x[test]))
+            np.concatenate([scaled, scaled**2], 1)
+            for scaled in (scale.transform(x[train]), scale.transform(x[test]))
         ]
         model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000)).fit(
             inputs[0], y[train]

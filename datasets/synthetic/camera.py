@@ -32,7 +32,13 @@ def draw_motion(rng: np.random.Generator, lips: Lips, *, liveliness: float, scal
         blink = np.maximum(blink, shape.astype(np.float32))
         at += rng.uniform(1.2, 4.0) * FRAME_RATE
     stress = gaussian_filter1d(lips.jaw, 3.0, mode="nearest") - 0.4
-    glance = np.repeat(rng.normal(0, 0.025, n // 12 + 1), 12)[:n]
+    hold = int(rng.integers(6, 25))
+    glance = np.repeat(rng.normal(0, rng.uniform(0.01, 0.05), n // hold + 1), hold)[:n]
+    brow, expressive = np.zeros(n), rng.random() ** 2  # some speak with their brows, most do not
+    for _ in range(rng.poisson(expressive * 2.5 * n / FRAME_RATE)):
+        brow += rng.uniform(0.03, 0.11) * np.exp(
+            -(((np.arange(n) - rng.uniform(0, n)) / rng.uniform(1.5, 5.0)) ** 2)
+        )
     steady, pace = liveliness, rng.uniform(0.5, 0.9)
     hand = rng.uniform(0.15, 1.0)
     rest_yaw, rest_pitch, rest_roll = rng.normal(0, 0.07), rng.normal(0, 0.03), rng.normal(0, 0.02)
@@ -48,6 +54,7 @@ def draw_motion(rng: np.random.Generator, lips: Lips, *, liveliness: float, scal
         blink=np.minimum(blink, 1),
         gaze_x=gaussian_filter1d(glance, 0.6, mode="nearest").astype(np.float32) + rng.normal(0, 0.02),
         gaze_y=drift(rng, n, 0.5, 0.006),
+        brow=np.minimum(brow, 0.13).astype(np.float32),
         shake_x=drift(rng, n, 0.10, 0.25 * hand) + drift(rng, n, 0.5, 1.2 * hand),
         shake_y=drift(rng, n, 0.10, 0.25 * hand) + drift(rng, n, 0.5, 1.2 * hand),
     )
@@ -65,7 +72,9 @@ class Camera:
 
 
 def draw_camera(rng: np.random.Generator, frames: int, *, grain: tuple[float, float] = (1.0, 5.0)) -> Camera:
-    exposure = 1 + drift(rng, frames, 0.8, 0.02 * rng.random()) + rng.normal(0, 0.004 * rng.random(), frames)
+    # Flicker differs much between lamps: none to visible, and not alike from frame to frame.
+    flicker = np.exp(rng.uniform(np.log(0.0005), np.log(0.010))) * np.clip(rng.standard_t(3, frames), -4, 4)
+    exposure = 1 + drift(rng, frames, 0.8, 0.02 * rng.random()) + flicker
     focus = np.clip(rng.uniform(0.0, 0.55) + drift(rng, frames, 0.6, 0.22 * rng.random()), 0, 1)
     return Camera(
         exposure.astype(np.float32),
@@ -93,7 +102,10 @@ def shoot(camera: Camera, rng: np.random.Generator, frames: torch.Tensor, start:
     offset = np.repeat(255 * 0.45 * exposure * (1 - camera.contrast), 3) + 0.5  # the half rounds
     padded = F.pad(frames, (1, 1, 1, 1), mode="replicate").reshape(1, count * channels, height + 2, width + 2)
     picture = F.conv2d(
-        padded, torch.from_numpy(kernel.astype(np.float32)), torch.from_numpy(offset.astype(np.float32)), groups=count
+        padded,
+        torch.from_numpy(kernel.astype(np.float32)),
+        torch.from_numpy(offset.astype(np.float32)),
+        groups=count,
     )[0]
     picture = picture.reshape(count, channels, height, width)
     for t in range(count):

@@ -1,8 +1,8 @@
-"""From a name to a person, a place, a talk: everything a task renders, drawn from the corpus' seed and the name alone."""
+"""From a name to a person, a place, a talk: all that a task renders, drawn from the corpus' seed and the name alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ import torch
 from datasets.synthetic.camera import Camera, draw_camera, draw_motion
 from datasets.synthetic.heads import Actor, Motion, as_texture, make_actor
 from datasets.synthetic.people import Person, draw_person
-from datasets.synthetic.portrait import draw_light, paint_head
+from datasets.synthetic.portrait import Light, draw_light, paint_head
 from datasets.synthetic.seeds import rng_of
 from datasets.synthetic.speech import Lips, Utterance, lips_at_frames, speak_freely
 
@@ -27,6 +27,7 @@ class House:
     frames: tuple[int, int]  # shortest and longest video
 
 
+BEARDED = ("moustache", "goatee", "full")
 HOUSES = {
     "lrw": House(256, (44, 52), (0.15, 0.4), (0.5, 4.0), 22, (29, 29)),
     "faceforensics": House(256, (43, 52), (0.5, 1.1), (1.0, 5.0), 23, (36, 60)),
@@ -48,19 +49,19 @@ class Scene:
 def person_of(seed: int, name: str) -> Person:
     """The person of this name. A name "a~b" is somebody like b: forgers choose faces that fit.
 
-    Of a few people who could bear the name, the one nearest to b in skin, with glasses where b has them.
+    Of a few people who could bear the name, the one nearest to b in skin, bearded where b is.
     """
     _, _, model = name.partition("~")
     if not model:
         return draw_person(rng_of(seed, f"person/{name}"))
     other = person_of(seed, model)
     candidates = [draw_person(rng_of(seed, f"person/{name}/{k}")) for k in range(6)]
-    return min(
-        candidates,
-        key=lambda p: float(
-            np.abs(p.skin - other.skin).sum() + 0.4 * ((p.glasses == "none") != (other.glasses == "none"))
-        ),
-    )
+
+    def misfit(person: Person) -> float:
+        beards = (person.beard in BEARDED) != (other.beard in BEARDED)
+        return float(np.abs(person.skin - other.skin).sum() + 0.3 * beards)
+
+    return min(candidates, key=misfit)
 
 
 def stage(
@@ -74,7 +75,7 @@ def stage(
     utterance: Utterance | None = None,
     portrait: tuple | None = None,
 ) -> Scene:
-    """`video` names the talk and the camera; `place` (else the video) the room, the light and where the person stands."""
+    """`video` names the talk and the camera; `place` (else the video) the room, the light, where the person stands."""
     house, rng = HOUSES[part], rng_of(seed, f"video/{video}")
     room = rng_of(seed, f"place/{place or video}")
     frames = frames or length_of(seed, video, part)
@@ -97,5 +98,6 @@ def length_of(seed: int, video: str, part: str) -> int:
     return int(rng_of(seed, f"length/{video}").integers(shortest, longest + 1))
 
 
-def portrait_of(person: Person, light) -> torch.Tensor:
-    return as_texture(paint_head(person, light))
+def inner_face_of(donor: Person, target: Person, light: Light) -> torch.Tensor:
+    """The donor's portrait as a forger uses it: no hair of its own in the face, glasses where the target has them."""
+    return as_texture(paint_head(replace(donor, hair_style="bald", glasses=target.glasses), light))

@@ -22,6 +22,7 @@ from datasets.synthetic.speech import Lips
 
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
 CELEB = "Celeb-synthesis"
+CURVES = ("jaw", "round", "press", "tuck", "tongue")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,82 +44,82 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "Deepfakes": Recipe(
-        True,
-        False,
-        (0.0, 0.56),
-        (0.80, 1.10),
-        0.16,
-        (0.030, 0.050),
-        (1.5, 3.5),
-        (0.60, 0.85),
-        (0.7, 1.0),
-        0.03,
-        (0.2, 0.6),
+        swaps=True,
+        relit=False,
+        middle=(0.0, 0.56),
+        half=(0.80, 1.10),
+        feather=0.10,
+        drift=(0.030, 0.050),
+        lag=(1.5, 3.5),
+        liveliness=(0.9, 1.2),
+        decoded=(0.5, 0.8),
+        colour=0.075,
+        teeth=(0.4, 0.8),
     ),
     "FaceSwap": Recipe(
-        True,
-        False,
-        (0.0, 0.58),
-        (0.88, 1.18),
-        0.06,
-        (0.035, 0.060),
-        (1.0, 3.0),
-        (0.65, 0.90),
-        (0.2, 0.5),
-        0.04,
-        (0.5, 0.9),
+        swaps=True,
+        relit=False,
+        middle=(0.0, 0.58),
+        half=(0.88, 1.18),
+        feather=0.06,
+        drift=(0.035, 0.060),
+        lag=(1.0, 3.0),
+        liveliness=(0.9, 1.2),
+        decoded=(0.2, 0.5),
+        colour=0.09,
+        teeth=(0.6, 1.0),
     ),
     "Face2Face": Recipe(
-        False,
-        True,
-        (0.0, 1.15),
-        (0.78, 0.80),
-        0.10,
-        (0.025, 0.045),
-        (0.0, 0.0),
-        (0.80, 1.00),
-        (0.5, 0.9),
-        0.02,
-        (0.2, 0.7),
+        swaps=False,
+        relit=True,
+        middle=(0.0, 1.15),
+        half=(0.78, 0.80),
+        feather=0.10,
+        drift=(0.025, 0.045),
+        lag=(0.0, 0.0),
+        liveliness=(0.9, 1.2),
+        decoded=(0.4, 0.7),
+        colour=0.075,
+        teeth=(0.5, 0.9),
     ),
     "NeuralTextures": Recipe(
-        False,
-        True,
-        (0.0, 1.25),
-        (0.66, 0.55),
-        0.12,
-        (0.020, 0.040),
-        (0.0, 0.0),
-        (0.70, 0.95),
-        (0.6, 1.0),
-        0.02,
-        (0.1, 0.5),
+        swaps=False,
+        relit=True,
+        middle=(0.0, 1.25),
+        half=(0.70, 0.60),
+        feather=0.10,
+        drift=(0.020, 0.040),
+        lag=(0.0, 0.0),
+        liveliness=(0.9, 1.2),
+        decoded=(0.5, 0.9),
+        colour=0.075,
+        teeth=(0.4, 0.8),
     ),
     "FaceShifter": Recipe(
-        True,
-        True,
-        (0.0, 0.55),
-        (0.90, 1.22),
-        0.20,
-        (0.022, 0.038),
-        (1.0, 2.5),
-        (0.70, 0.90),
-        (0.4, 0.7),
-        0.015,
-        (0.5, 0.9),
+        swaps=True,
+        relit=True,
+        middle=(0.0, 0.55),
+        half=(0.90, 1.22),
+        feather=0.14,
+        drift=(0.022, 0.038),
+        lag=(1.0, 2.5),
+        liveliness=(0.9, 1.2),
+        decoded=(0.4, 0.7),
+        colour=0.06,
+        teeth=(0.6, 1.0),
     ),
     CELEB: Recipe(
-        True,
-        True,
-        (0.0, 0.55),
-        (0.92, 1.24),
-        0.16,
-        (0.028, 0.045),
-        (1.5, 3.5),
-        (0.60, 0.85),
-        (0.5, 0.9),
-        0.02,
-        (0.3, 0.8),
+        swaps=True,
+        relit=True,
+        middle=(0.0, 0.55),
+        half=(0.92, 1.24),
+        feather=0.10,
+        drift=(0.028, 0.045),
+        lag=(1.5, 3.5),
+        liveliness=(0.9, 1.2),
+        decoded=(0.4, 0.7),
+        colour=0.07,
+        teeth=(0.5, 0.9),
     ),
 }
 
@@ -143,7 +144,7 @@ class Forger:
 def make_forger(
     method: str, rng: np.random.Generator, target: Actor, donor: Actor, target_lips: Lips, other_lips: Lips
 ) -> Forger:
-    """`donor` is a portrait of the other person (already in the target's light where the recipe asks); ignored by re-enactments."""
+    """`donor`: the other person, already in the target's light where the recipe asks; re-enactments do without."""
     recipe, n = RECIPES[method], len(target_lips)
     source = donor if recipe.swaps else target
     source = replace(
@@ -151,69 +152,76 @@ def make_forger(
     )
     amount = rng.uniform(*recipe.drift)
     if recipe.swaps:
-        lips = late_lips(rng, target_lips, rng.uniform(*recipe.lag), rng.uniform(*recipe.liveliness))
+        lips = late_lips(rng, target_lips, rng.uniform(*recipe.lag), rng.uniform(*recipe.liveliness), target_lips)
     else:
-        lips = late_lips(rng, other_lips, 0.0, rng.uniform(*recipe.liveliness))
+        lips = late_lips(rng, other_lips, 0.0, rng.uniform(*recipe.liveliness), target_lips)
     # Forgers match hue better than brightness: the eye forgives neither, but hue least.
-    tint = (
-        1
-        + rng.normal(0, recipe.colour)
-        + rng.normal(0, 0.3 * recipe.colour, 3)[None]
-        + drift(rng, n, 0.6, recipe.colour / 2)[:, None]
-    )
+    off = rng.choice([-1, 1]) * rng.uniform(0.6, 1.4) * recipe.colour
+    tint = 1 + off + rng.normal(0, 0.3 * recipe.colour, 3)[None] + drift(rng, n, 0.6, recipe.colour / 2)[:, None]
+    off_u, off_v, off_size = rng.normal(0, amount * 1.2, 3).astype(np.float32)  # never quite in place
+    # A forger's landmarks are pulled along by the mouth: the face slips a little where speech is fast.
+    pull = gaussian_filter1d(lips.opening(), 0.7, mode="nearest")
+    pull = ((pull - pull.mean()) * amount * 0.9).astype(np.float32)
     return Forger(
         recipe,
         target.person,
         source,
         lips,
-        drift(rng, n, 0.28, amount),
-        drift(rng, n, 0.28, amount),
-        drift(rng, n, 0.35, amount * 0.6),
-        1 + drift(rng, n, 0.35, amount * 0.7),
+        off_u + drift(rng, n, 0.8, amount * 0.5) + pull * rng.normal(0, 0.2),
+        off_v + drift(rng, n, 0.8, amount * 0.5) + pull * rng.uniform(0.3, 1.0),
+        drift(rng, n, 0.9, amount * 0.45),
+        1 + off_size + drift(rng, n, 0.8, amount * 0.5),
         tint.astype(np.float32),
         float(rng.uniform(*recipe.teeth)),
     )
 
 
-def late_lips(rng: np.random.Generator, lips: Lips, lag: float, liveliness: float) -> Lips:
-    """The same speech as a forging network gives it back: late by a slowly varying time, flattened, rounded off."""
+def late_lips(rng: np.random.Generator, lips: Lips, lag: float, liveliness: float, like: Lips) -> Lips:
+    """The same speech as a forging network gives it back: late by a slowly varying time, rounded off.
+
+    The whole is scaled so that the lips move about as fast as those of `like`, times `liveliness`: how much a mouth
+    moves is no secret of forgeries (a plain sum over pixels would find it), only when and how.
+    """
     n = len(lips)
     wander = drift(rng, n, 0.5, 0.6 if lag else 0.0)
-    at = np.clip(np.arange(n) - np.maximum(lag + wander, 0 if lag else -1), 0, n - 1)
+    at = np.clip(np.arange(n) - np.maximum(lag + wander, 0.0), 0, n - 1)
 
-    def replay(curve: np.ndarray, scale: float) -> np.ndarray:
-        smooth = gaussian_filter1d(curve, 0.7, mode="nearest")
-        return (np.interp(at, np.arange(n), smooth) * scale).astype(np.float32)
+    def replay(curve: np.ndarray) -> np.ndarray:
+        return np.interp(at, np.arange(n), gaussian_filter1d(curve, 0.3, mode="nearest")).astype(np.float32)
 
+    late = Lips(*(replay(getattr(lips, name)) for name in CURVES))
+    speed = float(np.abs(np.diff(like.opening())).mean() / (np.abs(np.diff(late.opening())).mean() + 1e-3))
+    scale = float(np.clip(speed, 0.75, 1.35)) * liveliness
     return Lips(
-        replay(lips.jaw, liveliness),
-        replay(lips.round, liveliness),
-        replay(lips.press, min(1.0, liveliness + 0.1)),
-        replay(lips.tuck, liveliness),
-        replay(lips.tongue, 1.0),
+        late.jaw * scale,
+        np.clip(late.round * scale, -1, 1),
+        np.clip(late.press * max(scale, 1), 0, 1),
+        late.tuck,
+        late.tongue,
     )
 
 
 def decoded(rng: np.random.Generator, portrait: torch.Tensor, share: float) -> torch.Tensor:
     """The portrait as a small network would redraw it: fine texture replaced by other texture of the same energy.
 
-    The energy is kept, region by region, so that the picture is neither softer nor noisier than the real one: a detector
-    must look at what the texture is, not at how much there is.
+    The energy is kept, region by region, so that the picture is neither softer nor noisier than the real one: a
+    detector must look at what the texture is, not at how much there is.
     """
     spread = 2.6
     low = _smooth(portrait, spread)
     detail = portrait - low
-    detail[:, 3] = 0
-    # Outlines and brows are not texture: clipped away here, or their energy would spill over smooth skin as speckle.
-    local = torch.sqrt(_smooth((detail[:, :3].clamp(-0.03, 0.03) ** 2).mean(1, keepdim=True), 6.0) + 1e-8)
+    texture = detail.clamp(
+        -0.03, 0.03
+    )  # what exceeds this is an outline, a brow, a nostril: any network draws those
+    local = torch.sqrt(_smooth((texture[:, :3] ** 2).mean(1, keepdim=True), 2.5) + 1e-8)
     noise = torch.from_numpy(rng.normal(size=(1, 1, HEIGHT, WIDTH)).astype(np.float32))
     noise = _smooth(noise, 0.9)
     noise = noise - _smooth(noise, spread)
     noise = noise / noise.std()
-    kept = detail * (1 - share)
-    added = noise * local * (1 - (1 - share) ** 2) ** 0.5
-    new = low + kept
-    new[:, :3] += added * portrait[:, 3:]
+    blotches = torch.from_numpy(rng.normal(size=(1, 1, HEIGHT, WIDTH)).astype(np.float32))
+    blotches = _smooth(blotches, 3.0) - _smooth(blotches, 7.0)
+    new = portrait * (1 + 0.05 * (0.4 + 0.6 * share) * blotches / blotches.std()) - share * texture
+    new[:, :3] += 0.7 * noise * local * (1 - (1 - share) ** 2) ** 0.5 * portrait[:, 3:]
     new[:, 3] = portrait[:, 3]
     return new
 
@@ -224,7 +232,9 @@ def _smooth(picture: torch.Tensor, sigma: float) -> torch.Tensor:
     taps = (taps / taps.sum()).to(picture.dtype)
     channels = picture.shape[1]
     picture = torch.nn.functional.pad(picture, (reach, reach, reach, reach), mode="replicate")
-    picture = torch.nn.functional.conv2d(picture, taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+    picture = torch.nn.functional.conv2d(
+        picture, taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels
+    )
     return torch.nn.functional.conv2d(picture, taps.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
 
 
@@ -254,7 +264,8 @@ def forge(forger: Forger, take: Take, start: int) -> tuple[torch.Tensor, torch.T
     u, v, source_u, source_v = take.u[:, r, c], take.v[:, r, c], take.source_u[:, r, c], take.source_v[:, r, c]
 
     ellipse = 1 - torch.sqrt(
-        ((source_u - recipe.middle[0]) / recipe.half[0]) ** 2 + ((source_v - recipe.middle[1]) / recipe.half[1]) ** 2
+        ((source_u - recipe.middle[0]) / recipe.half[0]) ** 2
+        + ((source_v - recipe.middle[1]) / recipe.half[1]) ** 2
     )
     soft = (ellipse / recipe.feather).clamp(0, 1)
     soft = soft * soft * (3 - 2 * soft)
@@ -265,7 +276,7 @@ def forge(forger: Forger, take: Take, start: int) -> tuple[torch.Tensor, torch.T
     x, y = (u - column(forger.shift_u[start:stop])), (v - 0.6 - column(forger.shift_v[start:stop]))
     size = column(forger.size[start:stop])
     moved_u, moved_v = (x * cos + y * sin) / size, (y * cos - x * sin) / size + 0.6
-    lips = Lips(*(getattr(forger.lips, name)[start:stop] for name in ("jaw", "round", "press", "tuck", "tongue")))
+    lips = Lips(*(getattr(forger.lips, name)[start:stop] for name in CURVES))
     layer, _, _ = head_layer(forger.donor, take.motion, lips, moved_u, moved_v, teeth=forger.teeth)
     soft = soft * (layer[:, 3] > 0.99)  # never the donor's background
 
@@ -281,8 +292,10 @@ def forge(forger: Forger, take: Take, start: int) -> tuple[torch.Tensor, torch.T
     return frames.clamp_(0, 1), mask
 
 
-def match_colour(source: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gain and offset, (3,) each, that give the source (T, 3, H, W) the target's mean and spread under the weight (T, H, W)."""
+def match_colour(
+    source: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gain and offset, (3,) each, that give the source (T, 3, H, W) the target's mean and spread under the weight."""
     total = weight.sum() + 1e-6
 
     def moments(picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -298,7 +311,9 @@ def match_colour(source: torch.Tensor, target: torch.Tensor, weight: torch.Tenso
 
 
 def _sample(texture: torch.Tensor, source_u: torch.Tensor, source_v: torch.Tensor) -> torch.Tensor:
-    grid = torch.stack([(source_u - LEFT) * (SCALE * 2 / WIDTH) - 1, (source_v - TOP) * (SCALE * 2 / HEIGHT) - 1], -1)
+    grid = torch.stack(
+        [(source_u - LEFT) * (SCALE * 2 / WIDTH) - 1, (source_v - TOP) * (SCALE * 2 / HEIGHT) - 1], -1
+    )
     return torch.nn.functional.grid_sample(
         texture.expand(len(source_u), -1, -1, -1), grid, padding_mode="border", align_corners=False
     )[:, 0]

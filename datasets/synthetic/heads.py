@@ -33,6 +33,7 @@ class Motion:
     blink: np.ndarray  # 0 open .. 1 shut
     gaze_x: np.ndarray
     gaze_y: np.ndarray
+    brow: np.ndarray  # raised by this many eye distances
     shake_x: np.ndarray
     shake_y: np.ndarray
 
@@ -73,7 +74,13 @@ def make_actor(
     if portrait is None:
         portrait = as_texture(paint_head(person, light))
     return Actor(
-        person, light, portrait, as_texture(paint_scene(person, light, rng, size, centre, scale)), size, centre, scale
+        person,
+        light,
+        portrait,
+        as_texture(paint_scene(person, light, rng, size, centre, scale)),
+        size,
+        centre,
+        scale,
     )
 
 
@@ -102,7 +109,11 @@ def head_coordinates(actor: Actor, motion: Motion, box: Box) -> tuple[torch.Tens
     top, bottom, left, right = box
     x = (torch.arange(left, right) + 0.5)[None, None] - actor.centre[0] - column(motion.move_x + motion.shake_x)
     y = (torch.arange(top, bottom) + 0.5)[None, :, None] - actor.centre[1] - column(motion.move_y + motion.shake_y)
-    scale, cos, sin = actor.scale * column(motion.zoom), torch.cos(column(motion.roll)), torch.sin(column(motion.roll))
+    scale, cos, sin = (
+        actor.scale * column(motion.zoom),
+        torch.cos(column(motion.roll)),
+        torch.sin(column(motion.roll)),
+    )
     across, down = (x * cos + y * sin) / scale, (y * cos - x * sin) / scale
     yaw, pitch = column(motion.yaw), column(motion.pitch)
     u, v = across, down
@@ -135,7 +146,12 @@ def shape_mouth(person: Person, lips: Lips) -> Mouth:
         + 0.02 * np.maximum(-lips.round, 0) * (1 - lips.press) * np.minimum(open_ * 4, 1)
     )
     return Mouth(
-        column(half), column(upper), column(0.31 * open_), column(0.26 * lips.jaw), column(stretch), column(lips.press)
+        column(half),
+        column(upper),
+        column(0.31 * open_),
+        column(0.26 * lips.jaw),
+        column(stretch),
+        column(lips.press),
     )
 
 
@@ -164,13 +180,16 @@ def unmove(person: Person, mouth: Mouth, u: torch.Tensor, v: torch.Tensor) -> tu
 def head_layer(
     actor: Actor, motion: Motion, lips: Lips, u: torch.Tensor, v: torch.Tensor, *, teeth: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(T, 4, H, W) premultiplied sRGB of the moved head, and where on the portrait each pixel came from, (T, H, W) twice.
+    """(T, 4, H, W) premultiplied sRGB of the moved head, and where on the portrait each pixel came from.
 
     `teeth` < 1 blurs away what is inside the mouth.
     """
     mouth = shape_mouth(actor.person, lips)
     source_u, source_v = unmove(actor.person, mouth, u, v)
-    grid = torch.stack([(source_u - LEFT) * (SCALE * 2 / WIDTH) - 1, (source_v - TOP) * (SCALE * 2 / HEIGHT) - 1], -1)
+    source_v = source_v + column(motion.brow) * torch.exp(-(((v + 0.42) / 0.26) ** 2))
+    grid = torch.stack(
+        [(source_u - LEFT) * (SCALE * 2 / WIDTH) - 1, (source_v - TOP) * (SCALE * 2 / HEIGHT) - 1], -1
+    )
     layer = F.grid_sample(
         actor.portrait.expand(len(motion), -1, -1, -1), grid, padding_mode="zeros", align_corners=False
     )
@@ -195,7 +214,9 @@ def _ramp(x: torch.Tensor, width: float = 0.022) -> torch.Tensor:
     return (x / width + 0.5).clamp(0, 1)
 
 
-def _paint(layer: torch.Tensor, colour: tuple[torch.Tensor, torch.Tensor, torch.Tensor], alpha: torch.Tensor) -> None:
+def _paint(
+    layer: torch.Tensor, colour: tuple[torch.Tensor, torch.Tensor, torch.Tensor], alpha: torch.Tensor
+) -> None:
     """Paint inside the head, in place, where the head is opaque."""
     for channel in range(3):
         layer[:, channel] += (colour[channel] - layer[:, channel]) * alpha
@@ -291,7 +312,9 @@ def render_scene(actor: Actor, motion: Motion) -> torch.Tensor:
     source_x = x - column(motion.shake_x) - follow * column(motion.move_x) + MARGIN
     source_y = y - column(motion.shake_y) - follow * column(motion.move_y) * 0.6 + MARGIN
     grid = torch.stack(torch.broadcast_tensors(source_x, source_y), -1) * (2 / full) - 1
-    return F.grid_sample(actor.scene.expand(len(motion), -1, -1, -1), grid, padding_mode="border", align_corners=False)
+    return F.grid_sample(
+        actor.scene.expand(len(motion), -1, -1, -1), grid, padding_mode="border", align_corners=False
+    )
 
 
 @dataclass(slots=True)

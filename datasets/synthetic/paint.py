@@ -46,7 +46,7 @@ def cloud(rng: np.random.Generator, shape: tuple[int, int], coarse: float, octav
 
 
 def strands(rng: np.random.Generator, across: np.ndarray, along: np.ndarray, fineness: float) -> np.ndarray:
-    """Hair: noise that varies fast `across` the flow and slowly `along` it; about -1.6..1.6, same shape as the inputs."""
+    """Hair: noise that varies fast `across` the flow and slowly `along` it; about -1.6..1.6, shaped as the inputs."""
     total = np.zeros(across.shape, np.float32)
     across, along = across.astype(np.float32), along.astype(np.float32)
     for frequency, weight in ((fineness, 0.5), (fineness * 2.3, 0.35), (fineness * 5.1, 0.25)):

@@ -36,7 +36,9 @@ HAIR = {
     "grey": (0.55, 0.54, 0.53),
     "white": (0.80, 0.79, 0.77),
 }
-IRIS = np.array([[0.22, 0.13, 0.08], [0.30, 0.19, 0.10], [0.33, 0.33, 0.22], [0.28, 0.40, 0.50], [0.36, 0.44, 0.44]])
+IRIS = np.array(
+    [[0.22, 0.13, 0.08], [0.30, 0.19, 0.10], [0.33, 0.33, 0.22], [0.28, 0.40, 0.50], [0.36, 0.44, 0.44]]
+)
 CLOTHES = np.array(
     [
         [0.13, 0.15, 0.20],
@@ -116,7 +118,9 @@ def draw_person(rng: np.random.Generator) -> Person:
     elif dark > 0.5:
         hair_name = ("black", "dark brown")[rng.random() < 0.25]
     else:
-        hair_name = ("black", "dark brown", "brown", "auburn", "blond")[rng.choice(5, p=[0.15, 0.27, 0.27, 0.11, 0.2])]
+        hair_name = ("black", "dark brown", "brown", "auburn", "blond")[
+            rng.choice(5, p=[0.15, 0.27, 0.27, 0.11, 0.2])
+        ]
     hair = np.clip(np.array(HAIR[hair_name]) * rng.uniform(0.85, 1.15) + rng.normal(0, 0.01, 3), 0.03, 0.9)
     if feminine:
         style = rng.choice(HAIR_STYLES, p=[0.0, 0.02, 0.06, 0.06, 0.0, 0.14, 0.22, 0.28, 0.10, 0.12])

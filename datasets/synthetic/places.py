@@ -15,7 +15,10 @@ PLACES = ("wall", "studio", "shelves", "window", "curtain", "lights", "panels")
 def paint_scene(
     p: Person, light: Light, rng: np.random.Generator, size: int, centre: tuple[float, float], scale: float
 ) -> np.ndarray:
-    """float32 (size + 2 MARGIN, same, 3) sRGB: the room with the person's body, the head's place at `centre`, `scale` pixels a unit."""
+    """float32 (size + 2 MARGIN, same, 3) sRGB: the room and the person's body.
+
+    The head's place is at `centre`; `scale` pixels are an eye distance.
+    """
     full = size + 2 * MARGIN
     across, down = np.meshgrid(np.arange(full) - MARGIN + 0.5, np.arange(full) - MARGIN + 0.5)
     x, y = (across - centre[0]) / scale, (down - centre[1]) / scale
@@ -43,14 +46,18 @@ def _room(rng: np.random.Generator, full: int) -> np.ndarray:
     )
 
     def tone() -> np.ndarray:
-        return np.clip(tones[rng.integers(len(tones))] * rng.uniform(0.8, 1.15) + rng.normal(0, 0.02, 3), 0.06, 0.92)
+        return np.clip(
+            tones[rng.integers(len(tones))] * rng.uniform(0.8, 1.15) + rng.normal(0, 0.02, 3), 0.06, 0.92
+        )
 
     kind = PLACES[rng.integers(len(PLACES))]
     slope = rng.uniform(-0.25, 0.25) * (across - 0.5) + rng.uniform(-0.2, 0.2) * (down - 0.5)
     picture = np.broadcast_to(tone(), (full, full, 3)) * (1 + slope[..., None])
     softness = rng.uniform(3, 7)
     if kind == "studio":
-        glow = np.exp(-(((across - rng.uniform(0.3, 0.7)) / 0.45) ** 2) - ((down - rng.uniform(0.2, 0.5)) / 0.45) ** 2)
+        glow = np.exp(
+            -(((across - rng.uniform(0.3, 0.7)) / 0.45) ** 2) - ((down - rng.uniform(0.2, 0.5)) / 0.45) ** 2
+        )
         picture = picture * (0.55 + 0.65 * glow[..., None])
     elif kind == "shelves":
         picture = picture * 0.6
@@ -76,7 +83,9 @@ def _room(rng: np.random.Generator, full: int) -> np.ndarray:
     elif kind == "window":
         left, right, bottom = rng.uniform(-0.1, 0.55), rng.uniform(0.25, 0.5), rng.uniform(0.45, 0.8)
         right = left + right
-        inside = step(left, left + 0.01, across) * step(right, right - 0.01, across) * step(bottom, bottom - 0.01, down)
+        inside = (
+            step(left, left + 0.01, across) * step(right, right - 0.01, across) * step(bottom, bottom - 0.01, down)
+        )
         sky = (
             np.array([0.80, 0.86, 0.90])
             + (np.array([0.62, 0.70, 0.62]) - np.array([0.80, 0.86, 0.90])) * step(0.2, 0.6, down)[..., None]
@@ -136,7 +145,9 @@ def _body(
     picture = over(picture, to_srgb(skin * 0.92), neck)
 
     # Shoulders: a slope from the neck that falls off at the arms.
-    slope = 2.42 + 0.50 * np.clip(ax / p.shoulders, 0, 1.2) ** 2.2 + 1.2 * np.clip(ax / p.shoulders - 0.86, 0, 1) * 3
+    slope = (
+        2.42 + 0.50 * np.clip(ax / p.shoulders, 0, 1.2) ** 2.2 + 1.2 * np.clip(ax / p.shoulders - 0.86, 0, 1) * 3
+    )
     slope = slope - 0.30 * np.exp(-((ax / (p.neck * 1.05)) ** 4)) * (p.collar == "suit") * 0.3
     torso = step(slope - 0.02, slope + 0.03, y)
     opening = {
@@ -164,7 +175,9 @@ def _body(
     else:
         bare = step(1.03, 0.98, opening)
         rim = np.exp(-(((opening - 1.10) / 0.09) ** 2))
-        garment = over(garment, cloth(np.clip(p.clothes * 1.18, 0, 1)), rim * (0.8 if p.collar == "shirt" else 0.45))
+        garment = over(
+            garment, cloth(np.clip(p.clothes * 1.18, 0, 1)), rim * (0.8 if p.collar == "shirt" else 0.45)
+        )
         garment = garment * (1 - 0.22 * np.exp(-(((opening - 1.22) / 0.05) ** 2)))[..., None]
     skin_low = to_srgb(skin * 0.95)
     picture = over(picture, skin_low, torso * step(2.3, 2.45, y) * 0 + torso * bare)

@@ -65,7 +65,7 @@ class Plan:
 
 
 def shares(total: int, parts: tuple[float, float, float]) -> tuple[int, int, int]:
-    """(train, val, test) sizes that add up to `total`; test, then validation get one as soon as there is one to give."""
+    """(train, val, test) sizes that add up to `total`; test, then validation get one as soon as there is one."""
     test = max(round(total * parts[2]), min(1, total - 1)) if total > 1 else 0
     val = max(round(total * parts[1]), 1) if total > 2 else 0
     return total - val - test, val, test
@@ -74,7 +74,9 @@ def shares(total: int, parts: tuple[float, float, float]) -> tuple[int, int, int
 def lrw_tasks(settings: Settings) -> list[Task]:
     words = tuple(WORDS)[: settings.words]
     tasks: list[Task] = []
-    for split, count in zip(("train", "val", "test"), shares(settings.lrw_clips, (0.75, 0.125, 0.125)), strict=True):
+    for split, count in zip(
+        ("train", "val", "test"), shares(settings.lrw_clips, (0.75, 0.125, 0.125)), strict=True
+    ):
         people = -(-count // CLIPS_PER_PERSON)
         if not people:
             continue

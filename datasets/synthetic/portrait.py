@@ -1,4 +1,4 @@
-"""Paints a person's head once, lips closed and lids shut: a lit height field with skin, brows, lips, hair, beard, glasses.
+"""Paints a person's head once, lips closed and lids shut: a lit height field with skin, brows, hair, glasses.
 
 The renderer (`heads`) warps this picture for every frame and draws what moves inside it: eyeballs, teeth, tongue.
 """
@@ -65,7 +65,9 @@ def height_field(p: Person, x: np.ndarray, y: np.ndarray, rho: np.ndarray) -> np
     ax = np.abs(x)
     z = 1.25 * np.sqrt(np.clip(1 - rho**2.3, 0, 1))
     t = np.clip((y + 0.15) / (p.nose_end + 0.15), 0, 1)
-    ridge = p.nose_height * (0.10 + 0.28 * t**1.3) * step(p.nose_end + 0.16, p.nose_end - 0.02, y) * step(-0.3, 0.05, y)
+    ridge = (
+        p.nose_height * (0.10 + 0.28 * t**1.3) * step(p.nose_end + 0.16, p.nose_end - 0.02, y) * step(-0.3, 0.05, y)
+    )
     z = z + ridge * np.exp(-((ax / (0.085 + 0.07 * t * p.nose_width)) ** 2))
     z += 0.12 * p.nose_height * blob(ax, y, 0.0, p.nose_end, 0.13 * p.nose_width, 0.10)
     z += 0.11 * blob(ax, y, 0.165 * p.nose_width, p.nose_end + 0.04, 0.085, 0.085)
@@ -138,7 +140,9 @@ def _skin(p: Person, rng: np.random.Generator, x: np.ndarray, y: np.ndarray, rho
         colour *= 1 - 0.45 * p.freckles * dots[..., None] * np.array([0.5, 0.8, 1.0])
     for mole_x, mole_y, size in p.moles:
         colour = over(
-            colour, colour * np.array([0.4, 0.3, 0.28]), step(size * 1.3, size * 0.6, np.hypot(x - mole_x, y - mole_y))
+            colour,
+            colour * np.array([0.4, 0.3, 0.28]),
+            step(size * 1.3, size * 0.6, np.hypot(x - mole_x, y - mole_y)),
         )
     if p.age > 0.45:  # lines of the forehead and at the eyes
         strength = (p.age - 0.45) * 0.5
@@ -148,7 +152,9 @@ def _skin(p: Person, rng: np.random.Generator, x: np.ndarray, y: np.ndarray, rho
         for k in (-1, 0, 1):
             wave = y - 0.02 - k * (0.02 + 0.28 * (ax - 0.78))
             colour *= (
-                1 - strength * (np.exp(-((wave / 0.014) ** 2)) * step(0.78, 0.84, ax) * step(0.98, 0.9, ax))[..., None]
+                1
+                - strength
+                * (np.exp(-((wave / 0.014) ** 2)) * step(0.78, 0.84, ax) * step(0.98, 0.9, ax))[..., None]
             )
     nostril = blob(ax, y, 0.095 * p.nose_width, p.nose_end + 0.105, 0.05 * p.nose_width, 0.028)
     colour *= 1 - 0.85 * np.clip(nostril * 1.4, 0, 1)[..., None]
@@ -177,7 +183,7 @@ def _lips(
 def _lit(
     p: Person, light: Light, colour: np.ndarray, z: np.ndarray, rho: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """sRGB of the skin under the lamp: soft Lambert with blood glowing at the shadow's edge, a little oil, a shaded rim."""
+    """sRGB of the skin under the lamp: soft Lambert with blood glowing at the shadow's edge, some oil, a shaded rim."""
     down, right = np.gradient(z * SCALE)
     normal = np.stack([-right, -down, np.ones_like(z)], 2)
     normal /= np.linalg.norm(normal, axis=2, keepdims=True)
@@ -201,7 +207,9 @@ def _brows(
     p: Person, rng: np.random.Generator, picture: np.ndarray, ax: np.ndarray, x: np.ndarray, y: np.ndarray
 ) -> np.ndarray:
     t = np.clip((ax - 0.16) / 0.66, 0, 1)
-    middle = -p.brow_height + 0.03 - p.brow_arch * 1.6 * np.sin(np.pi * np.clip(t * 0.95 + 0.05, 0, 1)) + 0.05 * t**2
+    middle = (
+        -p.brow_height + 0.03 - p.brow_arch * 1.6 * np.sin(np.pi * np.clip(t * 0.95 + 0.05, 0, 1)) + 0.05 * t**2
+    )
     thick = p.brow_thick * (1.0 - 0.65 * t**1.6) * step(0.0, 0.12, t)
     hairs = strands(rng, y * 2.2 + ax * 1.0, ax, 9.0) * 0.25 + 0.85
     alpha = step(1.15, 0.55, np.abs(y - middle) / (thick + 1e-6)) * step(0.12, 0.22, ax) * step(0.84, 0.74, ax)
@@ -222,7 +230,11 @@ def _beard(
         return picture
     moustache = blob(ax, y, 0.17, p.mouth - p.lip_upper - 0.09, 0.30, 0.075)
     chin = blob(ax, y, 0.0, 1.66 + p.chin, 0.36, 0.25)
-    jaw = step(0.72, 0.93, rho + 0.10 * np.clip(y - 1.2, -1, 0.4)) * step(0.35, 0.75, y) * step(0.5, 0.7, ax + y * 0.4)
+    jaw = (
+        step(0.72, 0.93, rho + 0.10 * np.clip(y - 1.2, -1, 0.4))
+        * step(0.35, 0.75, y)
+        * step(0.5, 0.7, ax + y * 0.4)
+    )
     lower = step(p.mouth + p.lip_lower + 0.02, p.mouth + p.lip_lower + 0.14, y)
     around = np.exp(-(((np.hypot(ax / 0.52, (y - p.mouth - 0.04) / 0.34) - 1) / 0.22) ** 2))
     region = {
@@ -325,7 +337,9 @@ def _hair(
     )
     tone = to_linear(p.hair)
     shade = (
-        (0.42 + 0.30 * np.clip(flow, -1.2, 1.4)[..., None]) * (light.fill * 1.1 + light.key * facing[..., None]) * 1.9
+        (0.42 + 0.30 * np.clip(flow, -1.2, 1.4)[..., None])
+        * (light.fill * 1.1 + light.key * facing[..., None])
+        * 1.9
     )
     lit = to_srgb(
         tone * np.clip(shade, 0.05, None)

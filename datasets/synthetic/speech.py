@@ -112,13 +112,14 @@ def speak_word(rng: np.random.Generator, word: str, frames: int) -> Utterance:
 
 def speak_freely(rng: np.random.Generator, frames: int, words: tuple[str, ...] = tuple(WORDS)) -> Utterance:
     """Words in random order with short pauses: the talk of the face-forgery parts."""
-    tempo, total, sequence = rng.uniform(0.85, 1.15), frames / FRAME_RATE, []
+    tempo, total, sequence = rng.uniform(0.8, 1.2), frames / FRAME_RATE, []
+    halting = rng.uniform(0.05, 0.6)  # some speak in one breath, some word by word
     early = rng.uniform(0.0, 0.5)  # begin in the middle of a word as often as not
     while sum(seconds for _, seconds in sequence) < total + early + 0.2:
         sequence += _timed(rng, WORDS[words[rng.integers(len(words))]].split(), tempo)
-        if rng.random() < 0.3:
-            sequence.append(("_", rng.uniform(0.08, 0.25)))
-    return Utterance(_curves(rng, sequence, early, frames))
+        if rng.random() < halting:
+            sequence.append(("_", rng.uniform(0.08, 0.35)))
+    return Utterance(_curves(rng, sequence, early, frames, vigour=rng.uniform(0.6, 1.2)))
 
 
 def lips_at_frames(utterance: Utterance, frames: int) -> Lips:
@@ -148,7 +149,8 @@ def voice(rng: np.random.Generator, utterance: Utterance, frames: int) -> np.nda
     phase = np.cumsum(at_samples(pitch * np.exp(melody))) / SAMPLE_RATE
     ramp = phase % 1.0
     glottis = np.diff(
-        np.where(ramp < 0.6, 0.5 - 0.5 * np.cos(np.pi * ramp / 0.6), np.cos(np.pi * (ramp - 0.6) / 0.8)), prepend=0.0
+        np.where(ramp < 0.6, 0.5 - 0.5 * np.cos(np.pi * ramp / 0.6), np.cos(np.pi * (ramp - 0.6) / 0.8)),
+        prepend=0.0,
     )
     glottis /= glottis.std() + 1e-9
     white = rng.normal(size=count)
@@ -220,12 +222,15 @@ def _filler(rng: np.random.Generator, tempo: float, seconds: float) -> list[tupl
     return sequence
 
 
-def _curves(rng: np.random.Generator, sequence: list[tuple[str, float]], early: float, frames: int) -> np.ndarray:
+def _curves(
+    rng: np.random.Generator, sequence: list[tuple[str, float]], early: float, frames: int, vigour: float = 1.0
+) -> np.ndarray:
     ends = np.cumsum([seconds for _, seconds in sequence]) - early
     length = int(np.ceil(frames / FRAME_RATE * CURVE_RATE)) + 1
     which = np.minimum(np.searchsorted(ends, np.arange(length) / CURVE_RATE), len(sequence) - 1)
     targets = np.array([PHONES[phone] for phone, _ in sequence])[which]
-    targets[:, JAW] *= rng.uniform(0.85, 1.15)
+    targets[:, JAW] *= rng.uniform(0.85, 1.15) * vigour
+    targets[:, ROUND] *= vigour
     smooth = np.empty_like(targets)
     slow = rng.uniform(0.022, 0.030) * CURVE_RATE
     for column in range(targets.shape[1]):

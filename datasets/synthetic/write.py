@@ -50,7 +50,7 @@ def synthesize(
     say: Callable[[str], None] = print,
     advance: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write the embedded corpus into `out`: three generated datasets in the layouts of LRW, FaceForensics++ and Celeb-DF v2.
+    """Write the embedded corpus into `out`: generated data in the layouts of LRW, FaceForensics++ and Celeb-DF v2.
 
     A finished corpus of the same settings is left alone, an unfinished one is continued, anything else in `out` is
     refused. `advance(done, total)` is called with numbers of videos. A size of 0 leaves that part out.
@@ -73,7 +73,8 @@ def synthesize(
             todo = [task for task in plan.tasks if not all((out / path).exists() for path in outputs(task))]
             left = sum(path.endswith(".mp4") for task in todo for path in outputs(task))
             say(
-                f"{out}: generating {left} of {len(videos)} videos of people who do not exist (seed {seed}, {workers} workers)"
+                f"{out}: generating {left} of {len(videos)} videos of people who do not exist "
+                f"(seed {seed}, {workers} workers)"
             )
             done = len(videos) - left
             for written in _work(out, seed, todo, workers):
@@ -87,7 +88,8 @@ def synthesize(
             sizes = {path: (out / path).stat().st_size for path in files}
             write_atomically(
                 out / DONE,
-                json.dumps({"generated": COMMENT, "settings": _identity(settings), "files": sizes}, indent=1) + "\n",
+                json.dumps({"generated": COMMENT, "settings": _identity(settings), "files": sizes}, indent=1)
+                + "\n",
             )
     say(f"{out}: complete, {len(videos)} generated videos")
 
@@ -181,7 +183,8 @@ def _readme(settings: Settings, plan: Plan) -> str:
         "It was written by `crosstalk synthesize` (generator version "
         f"{VERSION}) with\n{listed}\n\n"
         "lrw/            talking heads that say words, in the layout of LRW\n"
-        "faceforensics/  real and forged talking heads, in the layout of FaceForensics++; masks/ holds the forged regions\n"
+        "faceforensics/  real and forged talking heads, in the layout of FaceForensics++;\n"
+        "                masks/ holds the forged regions\n"
         "celebdf_v2/     other generated people, in the layout of Celeb-DF v2\n\n"
         "The layouts are those of the real datasets so that the same code reads both; the content is not theirs.\n"
         "Figures measured here say that code works, nothing about real forgeries. See docs/corpus.md.\n"
@@ -278,7 +281,10 @@ def _words(out: Path, seed: int, task: WordSpeaker) -> None:
             take = render(scene.actor, scene.motion.cut(start, stop), cut_lips(scene.lips, start, stop))
             frames.append(shoot(scene.camera, rng, take.frames, start))
         sound = voice(rng_of(seed, f"voice/{clip.name}"), utterance, WORD_FRAMES)
-        text = f"Disc: {COMMENT}\nChannel: Crosstalk\nProgram: {task.person}\nWords: {clip.word}\nDuration: {utterance.word_seconds:.2f} seconds\n"
+        text = (
+            f"Disc: {COMMENT}\nChannel: Crosstalk\nProgram: {task.person}\n"
+            f"Words: {clip.word}\nDuration: {utterance.word_seconds:.2f} seconds\n"
+        )
         write_atomically(out / f"{clip.name}.txt", text)
         _video(out / f"{clip.name}.mp4", frames, cast.HOUSES["lrw"].crf, sound)
 
@@ -293,7 +299,9 @@ def _real_and_forged(out: Path, seed: int, task: Swap) -> None:
         relit = RECIPES[method].relit
         if RECIPES[method].swaps and (donor_name, relit) not in donors:
             light = scene.actor.light if relit else cast.draw_light(rng_of(seed, f"place/{donor_name}"))
-            donors[donor_name, relit] = replace(scene.actor, person=donor, portrait=cast.portrait_of(donor, light))
+            donors[donor_name, relit] = replace(
+                scene.actor, person=donor, portrait=cast.inner_face_of(donor, person, light)
+            )
         rng = rng_of(seed, f"forgery/{path}")
         other = cast.lips_at_frames(cast.speak_freely(rng, length), length)
         forgers[path] = make_forger(
@@ -311,7 +319,9 @@ def _real_and_forged(out: Path, seed: int, task: Swap) -> None:
             frames[path].append(shoot(scene.camera, grains[path], forged, start))
             small = torch.nn.functional.interpolate(mask[:, None], (MASK_SIZE, MASK_SIZE), mode="area")[:, 0]
             masks[path].append((small * 255).round().to(torch.uint8).numpy())
-    sound = voice(rng_of(seed, f"voice/{task.real}"), scene.utterance, length) if task.part == "celebdf_v2" else None
+    sound = (
+        voice(rng_of(seed, f"voice/{task.real}"), scene.utterance, length) if task.part == "celebdf_v2" else None
+    )
     for method, _, path in task.forgeries:
         packed = io.BytesIO()
         np.savez_compressed(packed, mask=np.concatenate(masks[path]))

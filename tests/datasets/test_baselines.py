@@ -89,7 +89,7 @@ def test_a_cue_at_both_ends_is_found():
 
 
 def test_identities_do_not_leak_between_folds():
-    """The number names the pair and nothing else: with the pair in training it would be read off, without it it cannot."""
+    """The number names the pair and nothing else: with the pair in training it would be read off."""
     rng = np.random.default_rng(3)
     pairs = rng.normal(size=(40, 3)) * 10
     side = rng.integers(0, 2, 40)

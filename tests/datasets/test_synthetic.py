@@ -22,8 +22,8 @@ from datasets.synthetic.seeds import rng_of
 from datasets.synthetic.speech import WORDS, lips_at_frames, speak_freely, speak_word, voice
 from engine.errors import UserError
 
-TINY = dict(words=2, lrw_clips=4, faceforensics_pairs=2, celebdf_identities=4, youtube_real=1)
-SMALLEST = dict(words=1, lrw_clips=2, faceforensics_pairs=1, celebdf_identities=0, youtube_real=0)
+TINY = {"words": 2, "lrw_clips": 4, "faceforensics_pairs": 2, "celebdf_identities": 4, "youtube_real": 1}
+SMALLEST = {"words": 1, "lrw_clips": 2, "faceforensics_pairs": 1, "celebdf_identities": 0, "youtube_real": 0}
 
 
 def silent(_: str) -> None:
@@ -87,7 +87,8 @@ def test_faceforensics_layout(corpus):
     assert sorted(path.name for path in (root / "manipulated_sequences").iterdir()) == sorted(METHODS)
     for method in METHODS:
         assert (
-            sorted(path.stem for path in (root / f"manipulated_sequences/{method}/c23/videos").iterdir()) == both_ways
+            sorted(path.stem for path in (root / f"manipulated_sequences/{method}/c23/videos").iterdir())
+            == both_ways
         )
         assert sorted(path.stem for path in (root / f"masks/{method}").iterdir()) == both_ways
 
@@ -117,7 +118,9 @@ def test_celebdf_layout(corpus):
 
 def test_a_forgery_is_as_long_as_its_target(corpus):
     root = corpus / "faceforensics"
-    lengths = {path.stem: len(frames_of(path)) for path in (root / "original_sequences/youtube/c23/videos").iterdir()}
+    lengths = {
+        path.stem: len(frames_of(path)) for path in (root / "original_sequences/youtube/c23/videos").iterdir()
+    }
     assert all(36 <= length <= 60 for length in lengths.values())
     for path in (root / "manipulated_sequences").rglob("*.mp4"):
         assert len(frames_of(path)) == lengths[path.stem[:3]]
@@ -138,7 +141,10 @@ def test_masks_say_where_a_forgery_is(corpus):
     for method in METHODS:
         path = next((root / f"manipulated_sequences/{method}/c23/videos").iterdir())
         mask = np.load(root / f"masks/{method}/{path.stem}.npz")["mask"]
-        real, forged = frames_of(root / f"original_sequences/youtube/c23/videos/{path.stem[:3]}.mp4"), frames_of(path)
+        real, forged = (
+            frames_of(root / f"original_sequences/youtube/c23/videos/{path.stem[:3]}.mp4"),
+            frames_of(path),
+        )
         assert mask.dtype == np.uint8 and mask.shape == (len(forged), 64, 64) and mask.max() == 255
         difference = np.abs(real.astype(float) - forged).mean(3).reshape(len(real), 64, 4, 64, 4).mean((2, 4))
         inside, outside = difference[mask > 200].mean(), difference[mask == 0].mean()
@@ -173,7 +179,9 @@ def test_an_interrupted_corpus_is_continued(smallest, tmp_path):
     (out / "manifest.json").unlink()
     before = kept.stat().st_mtime_ns
     calls = []
-    synthesize(out, seed=5, workers=1, say=silent, advance=lambda done, total: calls.append((done, total)), **SMALLEST)
+    synthesize(
+        out, seed=5, workers=1, say=silent, advance=lambda done, total: calls.append((done, total)), **SMALLEST
+    )
     assert files_of(out) == files_of(smallest)
     assert kept.stat().st_mtime_ns == before, "what is there is not made again"
     assert calls == [(14, 14)]
@@ -207,12 +215,12 @@ def test_foreign_folders_and_senseless_settings_are_refused(smallest, tmp_path):
     with pytest.raises(UserError, match="is a file"):
         synthesize(tmp_path / "mine/thesis.txt", say=silent)
     for wrong in (
-        dict(words=0),
-        dict(words=99),
-        dict(lrw_clips=-1),
-        dict(celebdf_identities=1),
-        dict(workers=0),
-        dict(seed=-1),
+        {"words": 0},
+        {"words": 99},
+        {"lrw_clips": -1},
+        {"celebdf_identities": 1},
+        {"workers": 0},
+        {"seed": -1},
     ):
         with pytest.raises(UserError, match=next(iter(wrong))):
             synthesize(tmp_path / "new", say=silent, **wrong)
@@ -231,7 +239,8 @@ def test_splits_share_no_identity():
             splits.setdefault(task.person, set()).add(clip.split)
     assert all(len(found) == 1 for found in splits.values())
     counts = {
-        split: sum(len(t.clips) for t in speakers if t.clips[0].split == split) for split in ("train", "val", "test")
+        split: sum(len(t.clips) for t in speakers if t.clips[0].split == split)
+        for split in ("train", "val", "test")
     }
     assert counts == {"train": 300, "val": 50, "test": 50}
     assert len({(clip.word, clip.split, clip.number) for task in speakers for clip in task.clips}) == 400
@@ -262,7 +271,7 @@ def sound_features(sound: np.ndarray, frames: int) -> np.ndarray:
 
 
 def test_sound_predicts_how_far_the_mouth_is_open():
-    """Ridge regression from sound to lips over many voices, judged on voices never heard; wrong sound must not do it."""
+    """Ridge regression from sound to lips over many voices, judged on voices never heard; wrong sound must fail."""
     sounds, lips = [], []
     for k in range(90):
         rng = rng_of(0, f"test/{k}")
