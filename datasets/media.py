@@ -38,6 +38,10 @@ _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,f
 _OPEN_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 
 
+# Pixel formats whose first plane is brightness, a byte a pixel.
+_BRIGHTNESS_IN_BYTES = {"yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p", "nv12", "gray"}
+
+
 class MediaError(Exception):
     """This file cannot be used; the message is the reason, fit for a list of skipped videos."""
 
@@ -78,8 +82,12 @@ class Frame:
 
     @cached_property
     def grey(self) -> np.ndarray:
-        """uint8 (H, W)"""
-        return self._pixels("gray")
+        """uint8 (H, W): the brightness as the file stores it, where it stores bytes; that costs nothing, converting does."""
+        if self.shrink < 1 or self.picture.format.name not in _BRIGHTNESS_IN_BYTES:
+            return self._pixels("gray")
+        plane, (height, width) = self.picture.planes[0], self._unrotated_size
+        stored = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:height, :width]
+        return np.ascontiguousarray(np.rot90(stored, self._quarter_turns))
 
     def _pixels(self, pixel_format: str) -> np.ndarray:
         height, width = self._unrotated_size

@@ -118,7 +118,11 @@ def test_pixel_formats(tmp_path, size, pixels):
     rgb, grey = frames[3].rgb(), frames[3].grey
     assert rgb.shape == (*size, 3) and grey.shape == size == frames[3].size
     assert rgb.flags["C_CONTIGUOUS"] and grey.flags["C_CONTIGUOUS"]  # the face detector ignores strides
-    assert abs(rgb.mean() - numbered(3, *size).mean()) < 6 and abs(grey.mean() - numbered(3, *size).mean()) < 6
+    expected = numbered(3, *size)
+    assert abs(rgb.mean() - expected.mean()) < 6
+    # Brightness may be stored as 16..235: the same picture with a little less contrast.
+    assert abs(grey.mean() - expected.mean()) < 14
+    assert np.corrcoef(grey.ravel(), expected.mean(-1).ravel())[0, 1] > 0.99
 
 
 def test_odd_sizes_and_interlaced_flags(tmp_path):
@@ -313,10 +317,11 @@ def test_memory_does_not_grow_with_length(tmp_path):
         encode(tmp_path / name, (numbered(k % 256, 240, 320) for k in range(25 * seconds)),
                sound=np.zeros(SAMPLE_RATE * seconds, np.int16), options={"preset": "ultrafast"})
     script = (
-        "import sys, resource\nfrom pathlib import Path\nfrom datasets.media import read_frames, read_sound\n"
+        "import sys\nfrom pathlib import Path\nfrom datasets.media import read_frames, read_sound\n"
         "n = sum(f.grey.size > 0 for f in read_frames(Path(sys.argv[1])))\n"
         "m = sum(len(c) for c in read_sound(Path(sys.argv[1])))\n"
-        "print(n, m, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        # Not getrusage: its peak is inherited from the process that started this one.
+        "print(n, m, *[line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')])"
     )
     peak = {}
     for name, seconds in (("short.mp4", 4), ("long.mp4", 100)):
