@@ -82,7 +82,7 @@ class Frame:
 
     @cached_property
     def grey(self) -> np.ndarray:
-        """uint8 (H, W): the brightness as the file stores it, where it stores bytes; that costs nothing, converting does."""
+        """uint8 (H, W): brightness as the file stores it, if in bytes: that costs nothing, converting does."""
         if self.shrink < 1 or self.picture.format.name not in _BRIGHTNESS_IN_BYTES:
             return self._pixels("gray")
         plane, (height, width) = self.picture.planes[0], self._unrotated_size
