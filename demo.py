@@ -28,15 +28,17 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     out = loaded[0].out
     corpus, stores = out / "corpus", out / "stores"
-    steps = [(synthesize, "synthesize", [f"out={corpus}"], "2 minutes on two cores")]
+    steps = [(synthesize, "synthesize", [f"out={corpus}"], "2 minutes")]
     for name in PARTS:
-        steps.append((prepare, "prepare", [f"data={name}", f"root={corpus / name}", f"store={stores / name}"], "1 minute"))
+        overrides = [f"data={name}", f"root={corpus / name}", f"store={stores / name}"]
+        steps.append((prepare, "prepare", overrides, "1 minute"))
     steps += [(inspection, "inspect", [f"store={stores / name}"], "20 seconds") for name in PARTS]
     for number, (module, verb, overrides, lasts) in enumerate(steps, 1):
-        print(f"\n[{number}/{len(steps)}] crosstalk {verb} {' '.join(overrides)}    (at most about {lasts})", flush=True)
+        step = f"[{number}/{len(steps)}]"
+        print(f"\n{step} crosstalk {verb} {' '.join(overrides)}    (about {lasts} on two cores)", flush=True)
         began = time.monotonic()
         code = module.main(overrides)
-        print(f"[{number}/{len(steps)}] {time.monotonic() - began:.0f} s", flush=True)
+        print(f"{step} took {time.monotonic() - began:.0f} s", flush=True)
         if code:
             return code
     sheets = "\n".join(f"  {stores / name / 'contact_sheet.png'}" for name in PARTS)

@@ -76,8 +76,8 @@ def _row(sheet: Image.Image, pen: ImageDraw.ImageDraw, fonts: tuple, store: Stor
     title = entry.word or entry.method
     colour = {0: (20, 110, 40), 1: WARNING}.get(entry.label, INK)
     pen.text((6, top + 4), _fitted(pen, title, fonts[0]), colour, fonts[0])
-    lines = [entry.id.split("/", 1)[-1], f"{entry.split}, {entry.frames} frames", f"first {shown / FRAME_RATE:.1f} s shown"]
-    for k, line in enumerate(lines):
+    facts = f"{entry.split}, {entry.frames} frames", f"first {shown / FRAME_RATE:.1f} s shown"
+    for k, line in enumerate((entry.id.split("/", 1)[-1], *facts)):
         pen.text((6, top + 26 + 16 * k), _fitted(pen, line, fonts[1]), FAINT, fonts[1])
     for k in range(COLUMNS):
         at = round(k * (shown - 1) / (COLUMNS - 1))

@@ -109,11 +109,12 @@ def _table(rows: list[list[str]]) -> list[str]:
 
 def _damaged_tracks(root: Path, entries: list[Entry]) -> list[str]:
     """Hashing lets other threads run: as many at a time as there are cores."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads, Bar("verifying", len(entries), unit="tracks") as bar:
-        damaged = []
+    cores, damaged = len(os.sched_getaffinity(0)), []
+    with ThreadPoolExecutor(cores) as threads, Bar("verifying", len(entries), unit="tracks") as bar:
         for entry, found in zip(entries, threads.map(lambda e: checksum_of(root, e), entries), strict=True):
             if found != entry.checksum:
-                damaged.append(f"{entry.id}: its bytes in {entry.pack} " + ("are missing" if found is None else "changed"))
+                what = "are missing" if found is None else "changed"
+                damaged.append(f"{entry.id}: its bytes in {entry.pack} {what}")
             bar.advance()
     return damaged
 
