@@ -164,6 +164,8 @@ def main() -> None:
     if options.batch > options.videos:
         parser.error(f"--batch {options.batch} is larger than --videos {options.videos}")
 
+    # For both ways: PyTorch then asks for huge pages for large tensors. It looks at this when it makes the first.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     machine = describe()
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):  # FFmpeg starts as many threads as it sees cores

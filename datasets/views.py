@@ -25,7 +25,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -270,7 +269,7 @@ def _video(
     B, T = frames.shape[:2]
     crop, size = settings.crop, settings.size
     scale, shift = _normalisation(settings, frames.device)
-    video = _empty((B, 3, T, size, size), frames.device)
+    video = torch.empty(B, 3, T, size, size, device=frames.device)
     piece = B if frames.is_cuda else 1
     tops, lefts, flips = top.tolist(), left.tolist(), flip.tolist()
     grays = [False] * B if gray is None else gray.tolist()
@@ -286,17 +285,6 @@ def _video(
                 video[b] = (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
         video[begin : begin + piece].mul_(scale).add_(shift)
     return video
-
-
-def _empty(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """float32, uninitialised. On a CPU the memory is NumPy's, which asks the kernel for huge pages.
-
-    A batch of views is so large that the C library takes new memory for it each time; with pages of 4 kB, making
-    those costs as much as the rest of a view (docs/performance.md). Without huge pages it is torch.empty's equal.
-    """
-    if device.type == "cpu":
-        return torch.from_numpy(np.empty(shape, np.float32))
-    return torch.empty(shape, device=device)
 
 
 def _resize(pictures: Tensor, size: int) -> Tensor:
