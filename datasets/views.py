@@ -42,9 +42,8 @@ class ViewSettings:
 
     mask_fill     "zero" (published), or "clip_mean": masked frames get the mean over time of the frames that
                   stay visible, per pixel or per mel bin; masked mel bins get their own mean over time
-    db_reference  "one": 0 dB is a power of 1 for samples in [-1, 1]; "clip_max": 0 dB is the clip's loudest
-                  bin, so that log-mels lie in [-1, 1] whatever the recording level (the original code's
-                  choice). Either way a clip's floor is `top_db` below its own loudest bin, never the batch's.
+    top_db        0 dB is the clip's own loudest bin, never the batch's, and its floor so much below; so log-mels
+                  lie in [-1, 1] whatever the recording level, and a masked value of 0 is 40 dB below the loudest
     """
 
     crop: int = 140
@@ -68,12 +67,10 @@ class ViewSettings:
     hop: int = 160
     mel_bins: int = 80
     top_db: float = 80.0
-    db_reference: str = "one"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("mask_fill", ("zero", "clip_mean")), ("db_reference", ("one", "clip_max"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+        if self.mask_fill not in ("zero", "clip_mean"):
+            raise ValueError(f"mask_fill must be zero or clip_mean, not {self.mask_fill!r}")
         for field in fields(self):
             if field.name.endswith("_probability") and not 0 <= getattr(self, field.name) <= 1:
                 raise ValueError(f"{field.name} must lie between 0 and 1, not {getattr(self, field.name)}")
@@ -329,10 +326,7 @@ def log_mel(settings: ViewSettings, sound: Tensor) -> Tensor:
     spectrum = torch.fft.rfft(pieces, n=settings.n_fft)
     power = spectrum.real.square().add_(spectrum.imag.square())
     decibel = (power @ bank).clamp_(min=1e-10).log10_().mul_(10)  # (B, A, M)
-    loudest = decibel.amax(dim=(1, 2), keepdim=True)
-    decibel = torch.maximum(decibel, loudest - settings.top_db)
-    if settings.db_reference == "clip_max":
-        decibel -= loudest
+    decibel = decibel.sub_(decibel.amax(dim=(1, 2), keepdim=True)).clamp_(min=-settings.top_db)
     return decibel.add_(40).div_(40)[:, None]
 
 
