@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
-import signal
 import sys
 from collections.abc import Sequence
 
-from engine.errors import UserError
+from engine.command import run
 
 __version__ = "0.1.0"
 
@@ -44,17 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(VERBS)}"
         print(f"crosstalk: unknown verb {verb!r}; {hint}", file=sys.stderr)
         return 2
-    try:
-        return importlib.import_module(VERBS[verb][0]).main(rest)
-    except UserError as error:
-        print(f"crosstalk {verb}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"crosstalk {verb}: interrupted; the same command continues", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output, `head` for one, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+    return run(verb, importlib.import_module(VERBS[verb][0]).main, rest)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from datasets import inspection, prepare
 from datasets.synthetic import command as synthesize
-from engine.settings import Shown, load
+from engine.settings import load
 
 PARTS = ("lrw", "faceforensics", "celebdf_v2")
 
@@ -22,11 +22,7 @@ class DemoSettings:
 
 
 def main(arguments: Sequence[str]) -> int:
-    loaded = load("demo", arguments, DemoSettings)
-    if isinstance(loaded, Shown):
-        print(loaded.text)
-        return 0
-    out = loaded[0].out
+    out = load("demo", arguments, DemoSettings)[0].out
     corpus, stores = out / "corpus", out / "stores"
     steps = [(synthesize, "synthesize", [f"out={corpus}"], "2 minutes")]
     for name in PARTS:

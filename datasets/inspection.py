@@ -18,7 +18,7 @@ from datasets.store import Entry, Store, Table, checksum_of, digest, read_index,
 from engine.errors import UserError
 from engine.files import said_plainly
 from engine.progress import Bar
-from engine.settings import Shown, load
+from engine.settings import load
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,7 @@ class InspectSettings:
 
 
 def main(arguments: Sequence[str]) -> int:
-    loaded = load("inspect", arguments, InspectSettings)
-    if isinstance(loaded, Shown):
-        print(loaded.text)
-        return 0
-    settings, _ = loaded
+    settings, _ = load("inspect", arguments, InspectSettings)
     manifest = read_manifest(settings.store)
     entries = list(read_index(settings.store))
     skipped = read_skipped(settings.store)

@@ -26,7 +26,7 @@ from engine import pool
 from engine.errors import UserError
 from engine.files import require_folder, said_plainly
 from engine.progress import Bar
-from engine.settings import Shown, load
+from engine.settings import load
 
 JOURNAL, LOCK = "journal.jsonl", ".lock"
 
@@ -89,11 +89,7 @@ class PrepareSettings:
 
 
 def main(arguments: Sequence[str]) -> int:
-    loaded = load("prepare", arguments, PrepareSettings)
-    if isinstance(loaded, Shown):
-        print(loaded.text)
-        return 0
-    settings, options = loaded
+    settings, options = load("prepare", arguments, PrepareSettings)
     if settings.join:
         return join(settings.store)
     return prepare(settings, options)

@@ -6,7 +6,6 @@ Each verb has one YAML in `configs/`: its keys, their defaults and, in comments,
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import re
 import typing
@@ -26,17 +25,17 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 S = TypeVar("S")
 
 
-@dataclasses.dataclass(frozen=True)
-class Shown:
-    """The command line asked to be told something instead of doing something."""
-
-    text: str
+class Shown(Exception):  # noqa: N818  no error
+    """The command line asked to be told something instead of doing something; this is what."""
 
 
-def load(verb: str, arguments: Sequence[str], schema: type[S]) -> tuple[S, dict[str, Any]] | Shown:
-    """Settings of a verb, and the keys that only its chosen config groups bring (a dataset's own options)."""
+def load(verb: str, arguments: Sequence[str], schema: type[S]) -> tuple[S, dict[str, Any]]:
+    """Settings of a verb, and the keys that only its chosen config groups bring (a dataset's own options).
+
+    Raises `Shown` for --help and --cfg job.
+    """
     if any(argument in ("-h", "--help", "help") for argument in arguments):
-        return Shown(help_text(verb, arguments))
+        raise Shown(help_text(verb, arguments))
     show = "--cfg" in arguments
     arguments = [a for a in arguments if a not in ("--cfg", "job", "--cfg=job")] if show else list(arguments)
     for argument in arguments:
@@ -47,7 +46,7 @@ def load(verb: str, arguments: Sequence[str], schema: type[S]) -> tuple[S, dict[
     fields = typing.get_type_hints(schema)
     composed = _compose(verb, [_quoted(argument, fields) for argument in arguments])
     if show:
-        return Shown(yaml.safe_dump(composed, sort_keys=False, allow_unicode=True).rstrip())
+        raise Shown(yaml.safe_dump(composed, sort_keys=False, allow_unicode=True).rstrip())
     own = {key: value for key, value in composed.items() if key in fields}
     options = {key: value for key, value in composed.items() if key not in fields}
     return _typed(schema, own, verb), options

@@ -9,7 +9,7 @@ from pathlib import Path
 from datasets.synthetic import synthesize
 from engine.errors import UserError
 from engine.progress import Bar
-from engine.settings import Shown, load
+from engine.settings import load
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,7 @@ class SynthesizeSettings:
 
 
 def main(arguments: Sequence[str]) -> int:
-    loaded = load("synthesize", arguments, SynthesizeSettings)
-    if isinstance(loaded, Shown):
-        print(loaded.text)
-        return 0
-    settings, _ = loaded
+    settings, _ = load("synthesize", arguments, SynthesizeSettings)
     with Bar("generating") as bar:
         synthesize(**asdict(settings), advance=bar.reach)
     return 0

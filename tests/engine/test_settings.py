@@ -62,18 +62,23 @@ def test_mistakes_are_one_helpful_line(arguments, said):
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
+def shown(arguments: list[str]) -> str:
+    with pytest.raises(Shown) as caught:
+        load("prepare", arguments, PrepareSettings)
+    return str(caught.value)
+
+
 def test_help_teaches_every_key_and_every_choice():
-    shown = load("prepare", ["--help"], PrepareSettings)
-    assert isinstance(shown, Shown) and "defaults:" not in shown.text
+    text = shown(["--help"])
+    assert "defaults:" not in text
     for field in dataclasses.fields(PrepareSettings):
-        assert f"{field.name}:" in shown.text
+        assert f"{field.name}:" in text
     for name in catalogs.available():
-        assert name in shown.text
-    assert "ROOT/original_sequences" in load("prepare", ["data=faceforensics", "--help"], PrepareSettings).text
+        assert name in text
+    assert "ROOT/original_sequences" in shown(["data=faceforensics", "--help"])
 
 
 def test_cfg_job_shows_the_settings_a_command_line_leads_to():
-    shown = load("prepare", ["data=lrw", "root=/x", "workers=3", "--cfg", "job"], PrepareSettings)
-    values = yaml.safe_load(shown.text)
+    values = yaml.safe_load(shown(["data=lrw", "root=/x", "workers=3", "--cfg", "job"]))
     assert values["workers"] == 3 and values["subset"] == 5000 and values["sound"] == "required"
     assert set(values) >= set(typing.get_type_hints(PrepareSettings))
