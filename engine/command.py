@@ -14,9 +14,11 @@ from engine.settings import Shown
 def run(verb: str, main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
     """Call a verb's `main`; returns the exit code. A traceback means a bug of ours."""
     try:
-        return main(arguments)
-    except Shown:
-        return run(verb, lambda _: print(shown) or 0, ())  # printing may find that nobody reads any more
+        try:
+            return main(arguments)
+        except Shown as shown:
+            print(shown, flush=True)
+            return 0
     except UserError as error:
         print(f"crosstalk {verb}: {error}", file=sys.stderr)
         return 2
