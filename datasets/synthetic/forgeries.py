@@ -8,7 +8,9 @@ for the real video and for each of its forgeries.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from datasets.synthetic.camera import drift
 from datasets.synthetic.heads import Actor, Take, column, head_layer
+from datasets.synthetic.paint import SHEET
 from datasets.synthetic.people import Person
 from datasets.synthetic.portrait import HEIGHT, LEFT, SCALE, TOP, WIDTH, outline, texture_grid
 from datasets.synthetic.speech import Lips
@@ -23,6 +26,9 @@ from datasets.synthetic.speech import Lips
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
 CELEB = "Celeb-synthesis"
 CURVES = ("jaw", "round", "press", "tuck", "tongue")
+FINE = 2.6  # pixels of the portrait: what is smaller counts as fine texture
+BLOTCHES = 0.075  # spread of the unevenness that a decoder leaves on skin
+_TEXTURES: deque[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = deque(maxlen=4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +57,9 @@ RECIPES: dict[str, Recipe] = {
         feather=0.10,
         drift=(0.030, 0.050),
         lag=(1.5, 3.5),
-        liveliness=(0.9, 1.2),
-        decoded=(0.5, 0.8),
-        colour=0.075,
+        liveliness=(0.97, 1.25),
+        decoded=(0.4, 0.7),
+        colour=0.12,
         teeth=(0.4, 0.8),
     ),
     "FaceSwap": Recipe(
@@ -64,9 +70,9 @@ RECIPES: dict[str, Recipe] = {
         feather=0.06,
         drift=(0.035, 0.060),
         lag=(1.0, 3.0),
-        liveliness=(0.9, 1.2),
+        liveliness=(0.97, 1.25),
         decoded=(0.2, 0.5),
-        colour=0.09,
+        colour=0.14,
         teeth=(0.6, 1.0),
     ),
     "Face2Face": Recipe(
@@ -77,9 +83,9 @@ RECIPES: dict[str, Recipe] = {
         feather=0.10,
         drift=(0.025, 0.045),
         lag=(0.0, 0.0),
-        liveliness=(0.9, 1.2),
+        liveliness=(0.97, 1.25),
         decoded=(0.4, 0.7),
-        colour=0.075,
+        colour=0.12,
         teeth=(0.5, 0.9),
     ),
     "NeuralTextures": Recipe(
@@ -90,9 +96,9 @@ RECIPES: dict[str, Recipe] = {
         feather=0.10,
         drift=(0.020, 0.040),
         lag=(0.0, 0.0),
-        liveliness=(0.9, 1.2),
+        liveliness=(0.97, 1.25),
         decoded=(0.5, 0.9),
-        colour=0.075,
+        colour=0.12,
         teeth=(0.4, 0.8),
     ),
     "FaceShifter": Recipe(
@@ -103,9 +109,9 @@ RECIPES: dict[str, Recipe] = {
         feather=0.14,
         drift=(0.022, 0.038),
         lag=(1.0, 2.5),
-        liveliness=(0.9, 1.2),
+        liveliness=(0.97, 1.25),
         decoded=(0.4, 0.7),
-        colour=0.06,
+        colour=0.095,
         teeth=(0.6, 1.0),
     ),
     CELEB: Recipe(
@@ -116,9 +122,9 @@ RECIPES: dict[str, Recipe] = {
         feather=0.10,
         drift=(0.028, 0.045),
         lag=(1.5, 3.5),
-        liveliness=(0.9, 1.2),
+        liveliness=(0.97, 1.25),
         decoded=(0.4, 0.7),
-        colour=0.07,
+        colour=0.11,
         teeth=(0.5, 0.9),
     ),
 }
@@ -157,8 +163,8 @@ def make_forger(
         lips = late_lips(rng, other_lips, 0.0, rng.uniform(*recipe.liveliness), target_lips)
     # Forgers match hue better than brightness: the eye forgives neither, but hue least.
     off = rng.choice([-1, 1]) * rng.uniform(0.6, 1.4) * recipe.colour
-    tint = 1 + off + rng.normal(0, 0.3 * recipe.colour, 3)[None] + drift(rng, n, 0.6, recipe.colour / 2)[:, None]
-    off_u, off_v, off_size = rng.normal(0, amount * 1.2, 3).astype(np.float32)  # never quite in place
+    tint = 1 + off + rng.normal(0, 0.2 * recipe.colour, 3)[None] + drift(rng, n, 0.9, 0.01)[:, None]
+    off_u, off_v, off_size = rng.normal(0, amount * 1.4, 3).astype(np.float32)  # never quite in place
     # A forger's landmarks are pulled along by the mouth: the face slips a little where speech is fast.
     pull = gaussian_filter1d(lips.opening(), 0.7, mode="nearest")
     pull = ((pull - pull.mean()) * amount * 0.9).astype(np.float32)
@@ -167,10 +173,10 @@ def make_forger(
         target.person,
         source,
         lips,
-        off_u + drift(rng, n, 0.8, amount * 0.5) + pull * rng.normal(0, 0.2),
-        off_v + drift(rng, n, 0.8, amount * 0.5) + pull * rng.uniform(0.3, 1.0),
-        drift(rng, n, 0.9, amount * 0.45),
-        1 + off_size + drift(rng, n, 0.8, amount * 0.5),
+        off_u + drift(rng, n, 0.9, amount * 0.38) + pull * rng.normal(0, 0.2),
+        off_v + drift(rng, n, 0.9, amount * 0.38) + pull * rng.uniform(0.3, 1.0),
+        drift(rng, n, 0.9, amount * 0.35),
+        1 + off_size + drift(rng, n, 0.9, amount * 0.38),
         tint.astype(np.float32),
         float(rng.uniform(*recipe.teeth)),
     )
@@ -207,23 +213,41 @@ def decoded(rng: np.random.Generator, portrait: torch.Tensor, share: float) -> t
     The energy is kept, region by region, so that the picture is neither softer nor noisier than the real one: a
     detector must look at what the texture is, not at how much there is.
     """
-    spread = 2.6
-    low = _smooth(portrait, spread)
-    detail = portrait - low
-    texture = detail.clamp(
-        -0.03, 0.03
-    )  # what exceeds this is an outline, a brow, a nostril: any network draws those
-    local = torch.sqrt(_smooth((texture[:, :3] ** 2).mean(1, keepdim=True), 2.5) + 1e-8)
-    noise = torch.from_numpy(rng.normal(size=(1, 1, HEIGHT, WIDTH)).astype(np.float32))
-    noise = _smooth(noise, 0.9)
-    noise = noise - _smooth(noise, spread)
-    noise = noise / noise.std()
-    blotches = torch.from_numpy(rng.normal(size=(1, 1, HEIGHT, WIDTH)).astype(np.float32))
-    blotches = _smooth(blotches, 3.0) - _smooth(blotches, 7.0)
-    new = portrait * (1 + 0.05 * (0.4 + 0.6 * share) * blotches / blotches.std()) - share * texture
-    new[:, :3] += 0.7 * noise * local * (1 - (1 - share) ** 2) ** 0.5 * portrait[:, 3:]
+    texture, local = _texture_of(portrait)
+    noise, blotches = (_piece(rng, sheet) for sheet in _sheets())
+    new = portrait * (1 + BLOTCHES * (0.4 + 0.6 * share) * blotches) - share * texture
+    new[:, :3] += 0.5 * noise * local * (1 - (1 - share) ** 2) ** 0.5 * portrait[:, 3:]
     new[:, 3] = portrait[:, 3]
     return new
+
+
+def _texture_of(portrait: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The portrait's fine texture and its local strength; kept for the portraits that several forgers share."""
+    for known, texture, local in _TEXTURES:
+        if known is portrait:
+            return texture, local
+    # What is stronger is an outline, a brow, a nostril: any network draws those.
+    texture = portrait - _smooth(portrait, FINE)
+    texture = texture * (1 - (texture / 0.05) ** 2).clamp_min(0)
+    local = torch.sqrt(_smooth((texture[:, :3] ** 2).mean(1, keepdim=True), 2.5) + 1e-8)
+    _TEXTURES.append((portrait, texture, local))
+    return texture, local
+
+
+@lru_cache(maxsize=1)
+def _sheets() -> tuple[torch.Tensor, torch.Tensor]:
+    """Fine noise and coarse blotches of unit spread, (1, 1, SHEET, SHEET), from which forgers cut their pieces."""
+    rng = np.random.default_rng(77)
+    fine, coarse = (torch.from_numpy(rng.normal(size=(1, 1, SHEET, SHEET)).astype(np.float32)) for _ in range(2))
+    fine = _smooth(fine, 0.9)
+    fine, coarse = fine - _smooth(fine, FINE), _smooth(coarse, 5.0) - _smooth(coarse, 11.0)
+    return fine / fine.std(), coarse / coarse.std()
+
+
+def _piece(rng: np.random.Generator, sheet: torch.Tensor) -> torch.Tensor:
+    top, left = int(rng.integers(SHEET - HEIGHT)), int(rng.integers(SHEET - WIDTH))
+    piece = sheet[..., top : top + HEIGHT, left : left + WIDTH]
+    return piece.flip(3) if rng.random() < 0.5 else piece
 
 
 def _smooth(picture: torch.Tensor, sigma: float) -> torch.Tensor:

@@ -32,7 +32,7 @@ def _cloud_sheet(coarse: float, octaves: int) -> np.ndarray:
     total = np.zeros((SHEET, SHEET))
     for octave in range(octaves):
         sigma = max(coarse / 2**octave * 0.42, 0.3)
-        layer = gaussian_filter(rng.normal(size=(SHEET, SHEET)), sigma, mode="wrap", truncate=3.0)
+        layer = gaussian_filter(rng.normal(size=(SHEET, SHEET)).astype(np.float32), sigma, mode="wrap", truncate=3.0)
         total += layer / (layer.std() * 2**octave)
     return ((total - total.mean()) / total.std()).astype(np.float32)
 

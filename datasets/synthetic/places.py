@@ -20,7 +20,8 @@ def paint_scene(
     The head's place is at `centre`; `scale` pixels are an eye distance.
     """
     full = size + 2 * MARGIN
-    across, down = np.meshgrid(np.arange(full) - MARGIN + 0.5, np.arange(full) - MARGIN + 0.5)
+    pixels = np.arange(full, dtype=np.float32) - MARGIN + 0.5
+    across, down = np.meshgrid(pixels, pixels)
     x, y = (across - centre[0]) / scale, (down - centre[1]) / scale
     y_body = y + 0.22  # necks are short
     picture = _room(rng, full)
@@ -29,7 +30,8 @@ def paint_scene(
 
 
 def _room(rng: np.random.Generator, full: int) -> np.ndarray:
-    across, down = np.meshgrid(np.linspace(0, 1, full), np.linspace(0, 1, full))
+    line = np.linspace(0, 1, full, dtype=np.float32)
+    across, down = np.meshgrid(line, line)
     tones = np.array(
         [
             [0.62, 0.60, 0.57],

@@ -34,8 +34,8 @@ def draw_light(rng: np.random.Generator) -> Light:
 
 
 def texture_grid() -> tuple[np.ndarray, np.ndarray]:
-    x = LEFT + (np.arange(WIDTH) + 0.5) / SCALE
-    y = TOP + (np.arange(HEIGHT) + 0.5) / SCALE
+    x = (LEFT + (np.arange(WIDTH) + 0.5) / SCALE).astype(np.float32)
+    y = (TOP + (np.arange(HEIGHT) + 0.5) / SCALE).astype(np.float32)
     return np.broadcast_to(x[None], (HEIGHT, WIDTH)), np.broadcast_to(y[:, None], (HEIGHT, WIDTH))
 
 
@@ -57,8 +57,10 @@ def outline(person: Person, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         ]
     )
     angle, radius = np.arctan2(points[:, 0], 0.1 - points[:, 1]), np.hypot(points[:, 0], points[:, 1] - 0.1)
-    curve = PchipInterpolator(angle, radius)
-    return np.hypot(x, y - 0.1) / curve(np.abs(np.arctan2(x, 0.1 - y)))
+    turn = np.linspace(0, np.pi, 2000)
+    curve = PchipInterpolator(angle, radius)(turn)
+    here = np.interp(np.abs(np.arctan2(x, 0.1 - y)), turn, curve)
+    return (np.hypot(x, y - 0.1) / here).astype(np.float32)
 
 
 def height_field(p: Person, x: np.ndarray, y: np.ndarray, rho: np.ndarray) -> np.ndarray:
