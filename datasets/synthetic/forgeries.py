@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter1d
 
 from datasets.synthetic.camera import drift
@@ -40,7 +41,7 @@ class Recipe:
     middle: tuple[float, float]  # of the mask's ellipse
     half: tuple[float, float]
     feather: float
-    drift: tuple[float, float]  # spread of the slow misalignment
+    drift: tuple[float, float]  # misplacement: twice this in place, a third of it in slow wandering
     lag: tuple[float, float]
     liveliness: tuple[float, float]  # of the lips: 1 moves as much as the true ones
     decoded: tuple[float, float]  # 0 keeps the fine texture, 1 replaces it all
@@ -55,12 +56,12 @@ RECIPES: dict[str, Recipe] = {
         middle=(0.0, 0.56),
         half=(0.80, 1.10),
         feather=0.10,
-        drift=(0.030, 0.050),
+        drift=(0.020, 0.035),
         lag=(1.5, 3.5),
         liveliness=(0.97, 1.25),
         decoded=(0.4, 0.7),
         colour=0.12,
-        teeth=(0.4, 0.8),
+        teeth=(0.55, 0.95),
     ),
     "FaceSwap": Recipe(
         swaps=True,
@@ -68,7 +69,7 @@ RECIPES: dict[str, Recipe] = {
         middle=(0.0, 0.58),
         half=(0.88, 1.18),
         feather=0.06,
-        drift=(0.035, 0.060),
+        drift=(0.024, 0.042),
         lag=(1.0, 3.0),
         liveliness=(0.97, 1.25),
         decoded=(0.2, 0.5),
@@ -81,12 +82,12 @@ RECIPES: dict[str, Recipe] = {
         middle=(0.0, 1.15),
         half=(0.78, 0.80),
         feather=0.10,
-        drift=(0.025, 0.045),
+        drift=(0.014, 0.026),
         lag=(0.0, 0.0),
-        liveliness=(0.97, 1.25),
+        liveliness=(0.92, 1.18),
         decoded=(0.4, 0.7),
         colour=0.12,
-        teeth=(0.5, 0.9),
+        teeth=(0.6, 1.0),
     ),
     "NeuralTextures": Recipe(
         swaps=False,
@@ -94,12 +95,12 @@ RECIPES: dict[str, Recipe] = {
         middle=(0.0, 1.25),
         half=(0.70, 0.60),
         feather=0.10,
-        drift=(0.020, 0.040),
+        drift=(0.018, 0.034),
         lag=(0.0, 0.0),
         liveliness=(0.97, 1.25),
         decoded=(0.5, 0.9),
         colour=0.12,
-        teeth=(0.4, 0.8),
+        teeth=(0.55, 0.95),
     ),
     "FaceShifter": Recipe(
         swaps=True,
@@ -107,7 +108,7 @@ RECIPES: dict[str, Recipe] = {
         middle=(0.0, 0.55),
         half=(0.90, 1.22),
         feather=0.14,
-        drift=(0.022, 0.038),
+        drift=(0.016, 0.028),
         lag=(1.0, 2.5),
         liveliness=(0.97, 1.25),
         decoded=(0.4, 0.7),
@@ -120,12 +121,12 @@ RECIPES: dict[str, Recipe] = {
         middle=(0.0, 0.55),
         half=(0.92, 1.24),
         feather=0.10,
-        drift=(0.028, 0.045),
+        drift=(0.020, 0.033),
         lag=(1.5, 3.5),
         liveliness=(0.97, 1.25),
         decoded=(0.4, 0.7),
         colour=0.11,
-        teeth=(0.5, 0.9),
+        teeth=(0.6, 1.0),
     ),
 }
 
@@ -164,7 +165,7 @@ def make_forger(
     # Forgers match hue better than brightness: the eye forgives neither, but hue least.
     off = rng.choice([-1, 1]) * rng.uniform(0.6, 1.4) * recipe.colour
     tint = 1 + off + rng.normal(0, 0.2 * recipe.colour, 3)[None] + drift(rng, n, 0.9, 0.01)[:, None]
-    off_u, off_v, off_size = rng.normal(0, amount * 1.4, 3).astype(np.float32)  # never quite in place
+    off_u, off_v, off_size = rng.normal(0, amount * 2.0, 3).astype(np.float32)  # never quite in place
     # A forger's landmarks are pulled along by the mouth: the face slips a little where speech is fast.
     pull = gaussian_filter1d(lips.opening(), 0.7, mode="nearest")
     pull = ((pull - pull.mean()) * amount * 0.9).astype(np.float32)
@@ -183,7 +184,7 @@ def make_forger(
 
 
 def late_lips(rng: np.random.Generator, lips: Lips, lag: float, liveliness: float, like: Lips) -> Lips:
-    """The same speech as a forging network gives it back: late by a slowly varying time, rounded off.
+    """The same speech as a forging network gives it back: late by a slowly varying time.
 
     The whole is scaled so that the lips move about as fast as those of `like`, times `liveliness`: how much a mouth
     moves is no secret of forgeries (a plain sum over pixels would find it), only when and how.
@@ -193,7 +194,8 @@ def late_lips(rng: np.random.Generator, lips: Lips, lag: float, liveliness: floa
     at = np.clip(np.arange(n) - np.maximum(lag + wander, 0.0), 0, n - 1)
 
     def replay(curve: np.ndarray) -> np.ndarray:
-        return np.interp(at, np.arange(n), gaussian_filter1d(curve, 0.3, mode="nearest")).astype(np.float32)
+        # A spline, not straight lines: those would flatten every peak that falls between two frames.
+        return np.clip(CubicSpline(np.arange(n), curve)(at), curve.min(), curve.max()).astype(np.float32)
 
     late = Lips(*(replay(getattr(lips, name)) for name in CURVES))
     speed = float(np.abs(np.diff(like.opening())).mean() / (np.abs(np.diff(late.opening())).mean() + 1e-3))
