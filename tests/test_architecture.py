@@ -10,6 +10,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "engine": set(),
     "datasets": {"engine"},
+    "backbones": set(),
     "benchmarks": {"engine", "datasets"},
     "configs": set(),
 }
@@ -77,6 +78,17 @@ def test_views_need_torch_alone():
     foreign = {name.split(".")[0] for name in imported(PROJECT / "datasets" / "views.py")}
     standard = {"__future__", "dataclasses", "math", "collections", "typing", "functools"}
     assert foreign - standard <= {"torch", "torchvision", "torchaudio"}
+
+
+def test_backbones_need_torch_alone():
+    """And pytorchvideo only where one of its networks is made: its import stands inside a function."""
+    standard = {"__future__", "collections", "difflib", "functools", "inspect", "typing"}
+    for path in (PROJECT / "backbones").rglob("*.py"):
+        foreign = {name.split(".")[0] for name in imported(path)} - standard - {"backbones"}
+        assert foreign <= {"torch", "torchvision", "pytorchvideo"}, path
+        top = ast.Module(body=[node for node in ast.parse(path.read_text()).body
+                               if isinstance(node, ast.Import | ast.ImportFrom)], type_ignores=[])  # fmt: skip
+        assert "pytorchvideo" not in ast.unparse(top), path
 
 
 def test_catalogues_alone_know_file_layouts():
