@@ -14,14 +14,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class Bar:
     """`with Bar("preparing", total) as bar: bar.advance(note="12 skipped")`. Goes to stderr; stdout is for results.
 
-    Where the total is found out later, `bar.reach(done, total)` says it.
+    Where the total is found out later, `bar.reach(done, total)` says it. Work that goes on after an interruption begins
+    with what is `done` already, which does not count towards the speed.
     """
 
     LINE_EVERY_SECONDS = 30
 
-    def __init__(self, title: str, total: int | None = None, *, unit: str = "videos"):
+    def __init__(self, title: str, total: int | None = None, *, unit: str = "videos", done: int = 0):
         self._title, self._total, self._unit = title, total, unit
-        self._done, self._note = 0, ""
+        self._done, self._note, self._done_before = done, "", done
         self._began = self._said = time.monotonic()
         self._progress: Progress | None = None
 
@@ -33,7 +34,7 @@ class Bar:
                 TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
             )
             self._progress.start()
-            self._task = self._progress.add_task(self._title, total=self._total, note="")
+            self._task = self._progress.add_task(self._title, total=self._total, completed=self._done, note="")
         return self
 
     def advance(self, count: int = 1, note: str = "") -> None:
@@ -49,7 +50,7 @@ class Bar:
     def _line(self) -> None:
         self._said = time.monotonic()
         seconds = self._said - self._began
-        left = seconds / max(self._done, 1) * ((self._total or self._done) - self._done)
+        left = seconds / max(self._done - self._done_before, 1) * ((self._total or self._done) - self._done)
         note = f", {self._note}" if self._note else ""
         print(f"{self._title}: {self._done} of {self._total} {self._unit} in {seconds:.0f} s, "
               f"about {left:.0f} s left{note}", file=sys.stderr, flush=True)
