@@ -1,0 +1,64 @@
+"""Processes for tests to kill: forked from a server that has imported torch once, so that each starts in no time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch._dynamo  # noqa: F401  what any optimiser imports at its first step; two seconds
+
+from tests.engine import toy_training
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.engine.processes"])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+def ranks(count: int) -> list[dict[str, str]]:
+    """The environment that torchrun would give to each of the processes."""
+    port = str(free_port())
+    return [{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1",
+             "MASTER_PORT": port} for rank in range(count)]
+
+
+def start(arguments: Sequence[str], environment: dict[str, str], said: Path):
+    """The toy training as a command of its own; what it writes goes to the file `said`."""
+    process = CONTEXT.Process(target=_command, args=(list(arguments), environment, said), daemon=True)
+    process.start()
+    return process
+
+
+def finish(process, seconds: float = 60) -> int:
+    process.join(seconds)
+    if process.exitcode is None:
+        process.kill()
+        raise AssertionError("the process hangs")
+    return process.exitcode
+
+
+def toy(run: Path, *arguments: str, world: int = 1) -> tuple[list[int], str]:
+    """Exit codes of the ranks and all they said."""
+    run.parent.mkdir(parents=True, exist_ok=True)
+    environments = ranks(world) if world > 1 else [{}]
+    said = [run.parent / f"{run.name}.rank{rank}.txt" for rank in range(world)]
+    crew = [start([f"run={run}", *arguments], environment, file)
+            for environment, file in zip(environments, said, strict=True)]
+    codes = [finish(process) for process in crew]
+    return codes, "".join(file.read_text() for file in said)
+
+
+def _command(arguments: list[str], environment: dict[str, str], said: Path) -> None:
+    os.environ.update(environment)
+    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.exit(toy_training.command.run("toy", toy_training.main, arguments))
