@@ -142,7 +142,7 @@ def _baselines(store: Store, entries: list[Entry], most: int) -> list[str]:
     table = auc_table(numbers, [e.label for e in picked], [e.method for e in picked], identity_groups(picked))
     return [
         "",
-        "linear baselines: AUC of a logistic regression per method against the real videos, 5-fold cross-validated by",
+        "linear baselines: AUC of a logistic regression per method against the real videos, cross-validated by",
         "identity; 0.5 is chance. What these can tell, a network need not have learnt from faces:",
         *_table([["method", *BASELINES], *([method, *(f"{aucs.get(name, np.nan):.2f}" for name in BASELINES)]
                                            for method, aucs in table.items())]),

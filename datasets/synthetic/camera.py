@@ -55,9 +55,21 @@ def draw_motion(rng: np.random.Generator, lips: Lips, *, liveliness: float, scal
         gaze_x=gaussian_filter1d(glance, 0.6, mode="nearest").astype(np.float32) + rng.normal(0, 0.02),
         gaze_y=drift(rng, n, 0.5, 0.006),
         brow=np.minimum(brow, 0.13).astype(np.float32),
+        room_light=room_light(rng, n),
         shake_x=drift(rng, n, 0.10, 0.25 * hand) + drift(rng, n, 0.5, 1.2 * hand),
         shake_y=drift(rng, n, 0.10, 0.25 * hand) + drift(rng, n, 0.5, 1.2 * hand),
     )
+
+
+def room_light(rng: np.random.Generator, frames: int) -> np.ndarray:
+    """Behind the speaker a screen flickers or somebody walks past: from nothing to plainly visible, in fits and starts.
+
+    Without it a video's motion would be the face's alone, and its rhythm would tell a face whose lips come late.
+    """
+    amount = np.exp(rng.uniform(np.log(0.002), np.log(0.09)))
+    fits = gaussian_filter1d(rng.random(frames) ** 6, 1.5, mode="nearest") * 4
+    flicker = gaussian_filter1d(np.clip(rng.standard_t(3, frames), -4, 4) * fits, 0.5, mode="nearest")
+    return np.clip(1 + amount * flicker + drift(rng, frames, 0.4, amount), 0.7, 1.3).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)

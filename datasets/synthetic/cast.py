@@ -30,8 +30,8 @@ class House:
 BEARDED = ("moustache", "goatee", "full")
 HOUSES = {
     "lrw": House(256, (44, 52), (0.15, 0.4), (0.5, 4.0), 22, (29, 29)),
-    "faceforensics": House(256, (43, 52), (0.5, 1.1), (1.0, 5.0), 23, (36, 60)),
-    "celebdf_v2": House(288, (46, 58), (0.6, 1.2), (0.5, 6.0), 26, (40, 64)),
+    "faceforensics": House(256, (43, 52), (0.5, 1.1), (1.0, 5.0), 23, (30, 50)),
+    "celebdf_v2": House(288, (46, 58), (0.6, 1.2), (0.5, 6.0), 26, (40, 48)),
 }
 
 
@@ -73,23 +73,28 @@ def stage(
     place: str | None = None,
     frames: int | None = None,
     utterance: Utterance | None = None,
-    portrait: tuple | None = None,
+    actor: Actor | None = None,
 ) -> Scene:
-    """`video` names the talk and the camera; `place` (else the video) the room, the light, where the person stands."""
+    """`video` names the talk and the camera; `place` (else the video) the room, the light, where the person stands.
+
+    Somebody who speaks again in the same place can be given as `actor`, and is not painted anew.
+    """
     house, rng = HOUSES[part], rng_of(seed, f"video/{video}")
-    room = rng_of(seed, f"place/{place or video}")
     frames = frames or length_of(seed, video, part)
     utterance = utterance or speak_freely(rng, frames)
     lips = lips_at_frames(utterance, frames)
+    actor = actor or _placed(person, house, rng_of(seed, f"place/{place or video}"))
+    motion = draw_motion(rng, lips, liveliness=float(rng.uniform(*house.liveliness)), scale=actor.scale)
+    return Scene(actor, motion, lips, utterance, draw_camera(rng, frames, grain=house.grain))
+
+
+def _placed(person: Person, house: House, room: np.random.Generator) -> Actor:
     light, scale = draw_light(room), float(room.uniform(*house.scale))
     centre = (
         house.size * (0.5 + float(room.uniform(-0.05, 0.05))),
         house.size * (0.44 + float(room.uniform(-0.025, 0.025))),
     )
-    painted = portrait if portrait is not None else as_texture(paint_head(person, light))
-    actor = make_actor(person, light, room, size=house.size, centre=centre, scale=scale, portrait=painted)
-    motion = draw_motion(rng, lips, liveliness=float(rng.uniform(*house.liveliness)), scale=scale)
-    return Scene(actor, motion, lips, utterance, draw_camera(rng, frames, grain=house.grain))
+    return make_actor(person, light, room, size=house.size, centre=centre, scale=scale)
 
 
 def length_of(seed: int, video: str, part: str) -> int:

@@ -34,6 +34,7 @@ class Motion:
     gaze_x: np.ndarray
     gaze_y: np.ndarray
     brow: np.ndarray  # raised by this many eye distances
+    room_light: np.ndarray  # about 1: what goes on behind the speaker
     shake_x: np.ndarray
     shake_y: np.ndarray
 
@@ -69,14 +70,11 @@ def make_actor(
     size: int,
     centre: tuple[float, float],
     scale: float,
-    portrait: torch.Tensor | None = None,
 ) -> Actor:
-    if portrait is None:
-        portrait = as_texture(paint_head(person, light))
     return Actor(
         person,
         light,
-        portrait,
+        as_texture(paint_head(person, light)),
         as_texture(paint_scene(person, light, rng, size, centre, scale)),
         size,
         centre,
@@ -312,9 +310,10 @@ def render_scene(actor: Actor, motion: Motion) -> torch.Tensor:
     source_x = x - column(motion.shake_x) - follow * column(motion.move_x) + MARGIN
     source_y = y - column(motion.shake_y) - follow * column(motion.move_y) * 0.6 + MARGIN
     grid = torch.stack(torch.broadcast_tensors(source_x, source_y), -1) * (2 / full) - 1
-    return F.grid_sample(
+    scene = F.grid_sample(
         actor.scene.expand(len(motion), -1, -1, -1), grid, padding_mode="border", align_corners=False
     )
+    return scene.mul_(torch.from_numpy(motion.room_light)[:, None, None, None])
 
 
 @dataclass(slots=True)

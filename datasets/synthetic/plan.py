@@ -22,8 +22,8 @@ class Settings:
     words: int = 10
     lrw_clips: int = 400
     faceforensics_pairs: int = 40
-    celebdf_identities: int = 12
-    youtube_real: int = 10
+    celebdf_identities: int = 15
+    youtube_real: int = 24
 
 
 @dataclass(frozen=True, slots=True)

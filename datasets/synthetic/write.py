@@ -45,8 +45,8 @@ def synthesize(
     words: int = 10,
     lrw_clips: int = 400,
     faceforensics_pairs: int = 40,
-    celebdf_identities: int = 12,
-    youtube_real: int = 10,
+    celebdf_identities: int = 15,
+    youtube_real: int = 24,
     say: Callable[[str], None] = print,
     advance: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -259,7 +259,7 @@ def _video(path: Path, frames: list[np.ndarray], crf: int, sound: np.ndarray | N
 
 def _words(out: Path, seed: int, task: WordSpeaker) -> None:
     person = cast.person_of(seed, task.person)
-    portrait = None
+    actor = None
     for clip in task.clips:
         if (out / f"{clip.name}.mp4").exists() and (out / f"{clip.name}.txt").exists():
             continue
@@ -272,9 +272,9 @@ def _words(out: Path, seed: int, task: WordSpeaker) -> None:
             place=task.person,
             frames=WORD_FRAMES,
             utterance=utterance,
-            portrait=portrait,
+            actor=actor,
         )
-        portrait = scene.actor.portrait
+        actor = scene.actor
         rng, frames = rng_of(seed, f"grain/{clip.name}"), []
         for start in range(0, WORD_FRAMES, CHUNK):
             stop = min(start + CHUNK, WORD_FRAMES)
