@@ -99,7 +99,8 @@ class UsualTransform:
         self.frequency_mask = FrequencyMasking(27)
 
     def log_mel(self, sound: Tensor) -> Tensor:
-        return (self.decibel(self.mel(sound)[:, :100]) + 40) / 40  # (80, 100)
+        decibel = self.decibel(self.mel(sound)[:, :100])  # (80, 100)
+        return (decibel - decibel.max() + 40) / 40
 
     def __call__(self, sample: dict) -> dict:
         frames = sample["video"].div(255).transpose(0, 1)  # (T, 3, 150, 150)
