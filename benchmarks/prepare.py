@@ -77,7 +77,7 @@ def main() -> None:
         "peak_mib_short": round(peak_short, 1),
         "peak_mib_long": round(long_run["peak_mib"], 1),
         "long_frames_per_s": round(long_run["frames"] / long_run["seconds"], 1),
-        **describe(),
+        "machine": describe(),
     }
     report("prepare", [
         ("", "one core"),
