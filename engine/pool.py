@@ -40,7 +40,8 @@ def run(
         nonlocal started
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, setup, (started, *setup_arguments)), daemon=True)
-        process.start()
+        with _undisturbed():
+            process.start()
         theirs.close()
         started += 1
         return ours, process
@@ -84,8 +85,29 @@ def run(
             process.join()
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C waits until a worker is started: half a start would make the worker print a traceback.
+
+    What this thread blocks, the worker inherits and keeps: it never answers to Ctrl-C, the parent does. Blocking is
+    not enough for the parent, as another thread may take the signal and leave its handler to this one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.signal(signal.SIGINT, handler)
+    if pressed:
+        signal.raise_signal(signal.SIGINT)
+
+
 def _work(connection: Connection, setup: Callable[..., Callable], arguments: tuple) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         answer = setup(*arguments)

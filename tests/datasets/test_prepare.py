@@ -238,8 +238,10 @@ def test_two_at_a_time_are_refused(mixed, tmp_path):
 
 
 def test_ctrl_c_says_how_to_go_on(mixed, tmp_path):
+    # As on a terminal: what starts in the background of a script inherits a SIGINT that is ignored.
     run = subprocess.Popen(command(mixed, tmp_path / "store", "workers=1"), cwd=PROJECT, stderr=subprocess.PIPE,
-                           stdout=subprocess.PIPE, text=True)
+                           stdout=subprocess.PIPE, text=True,
+                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     while not (tmp_path / "store" / "journal.jsonl").exists():
         time.sleep(0.01)
     run.send_signal(signal.SIGINT)  # its worker is only just starting: seconds are left to do
