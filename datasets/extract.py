@@ -66,9 +66,9 @@ class _OpenTrack:
             self.spool.add(crop(frame.rgb(), smoothed))
 
     @property
-    def weight(self) -> float:
-        """Longest and largest: frames times the face's mean side."""
-        return self.side_sum
+    def rank(self) -> tuple:
+        """Sorts the longest and largest first: frames times the face's mean side."""
+        return -self.side_sum, self.start, self.number
 
 
 def extract(record: VideoRecord, settings: ExtractSettings, parts: Path) -> list[tuple[TrackSpool, dict[str, Any]]]:
@@ -98,7 +98,7 @@ def extract(record: VideoRecord, settings: ExtractSettings, parts: Path) -> list
                 raise MediaError(f"no face in any of {watcher.count} frames")
             raise MediaError(f"a face in at most {longest} of {watcher.count} frames in a row; "
                              f"{settings.shortest_track} are needed")
-        tracks.sort(key=lambda track: (-track.weight, track.start, track.number))
+        tracks.sort(key=lambda track: track.rank)
         sound = settings.sound != "none" and about.has_sound
         if sound:
             _add_sound(record.path, tracks)
@@ -145,7 +145,7 @@ def _collect(watcher: _Watcher, source: LandmarkSource, settings: ExtractSetting
             if track.spool.frames < settings.shortest_track:
                 kept.pop().spool.discard()
             elif settings.tracks == "main" and len(kept) > 1:
-                kept.sort(key=lambda t: (-t.weight, t.start, t.number))
+                kept.sort(key=lambda track: track.rank)
                 kept.pop().spool.discard()
     finally:
         for track in open_tracks.values():
