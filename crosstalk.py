@@ -17,6 +17,7 @@ VERBS = {
     "synthesize": ("datasets.synthetic.command", "write the embedded corpus in the real datasets' own layouts"),
     "prepare": ("datasets.prepare", "face crops and sound of one dataset, from its videos to a store"),
     "inspect": ("datasets.inspection", "what is in a store: counts, what was skipped and why, a contact sheet"),
+    "pretrain": ("ssl_pretrain.train", "stage 1: learn from real clips how faces and voices move together"),
 }
 
 

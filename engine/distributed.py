@@ -61,6 +61,13 @@ class Context:
         if self.any(failure is not None):
             raise failure or UserError(f"{doing}: failed on another rank, which says why")
 
+    def share_of(self, batch: int, parts: int = 1) -> int:
+        """Clips of a global batch that fall to each process, which cuts them into equal parts."""
+        if batch % (self.world * parts):
+            among = [f"{self.world} processes"] * (self.world > 1) + [f"accumulate={parts} parts"] * (parts > 1)
+            raise UserError(f"batch={batch} cannot be divided equally among {' of '.join(reversed(among))}")
+        return batch // self.world
+
     def mean(self, values: Mapping[str, float | Tensor]) -> dict[str, float]:
         """Averages over the ranks, which bring the same names in the same order."""
         if self.world == 1:

@@ -22,6 +22,12 @@ def seed_all(*numbers: int) -> None:
     torch.manual_seed(for_torch)
 
 
+def generator_for(*numbers: int) -> torch.Generator:
+    """A CPU generator that is a function of (seed, step): what is drawn from it needs no saving, and is the same
+    whatever the number of ranks."""
+    return torch.Generator().manual_seed(_mixed(numbers, 1)[0])
+
+
 class Randomness:
     """What this rank's randomness hangs on, to be saved and restored: the global generators, and own CPU generators
     by name (`views=torch.Generator()`)."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,10 +24,26 @@ from engine.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 S = TypeVar("S")
+B = TypeVar("B")
 
 
 class Shown(Exception):  # noqa: N818  no error
     """The command line asked to be told something instead of doing something; this is what."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A choice of the groups `backbone` and `audio_backbone`."""
+
+    name: str
+    arguments: dict[str, Any]
+
+    def built(self, create: Callable[..., B]) -> B:
+        """`create(name, **arguments)`; what it refuses is the user's to put right."""
+        try:
+            return create(self.name, **self.arguments)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"backbone.name={self.name}: {error}") from error
 
 
 def load(verb: str, arguments: Sequence[str], schema: type[S]) -> tuple[S, dict[str, Any]]:
@@ -49,7 +66,7 @@ def load(verb: str, arguments: Sequence[str], schema: type[S]) -> tuple[S, dict[
         raise Shown(yaml.safe_dump(composed, sort_keys=False, allow_unicode=True).rstrip())
     own = {key: value for key, value in composed.items() if key in fields}
     options = {key: value for key, value in composed.items() if key not in fields}
-    return _typed(schema, own, verb), options
+    return _typed(schema, own, f"configs/{verb}.yaml"), options
 
 
 def _compose(verb: str, overrides: list[str]) -> dict[str, Any]:
@@ -87,8 +104,11 @@ def _in_one_line(verb: str, overrides: list[str], error: Exception) -> str:
 def _quoted(override: str, fields: dict[str, Any]) -> str:
     """Paths may hold anything; Hydra's grammar gives meaning to commas, brackets, quotes and equals signs."""
     key, _, value = override.partition("=")
-    is_path = Path in (fields.get(key), *typing.get_args(fields.get(key))) or key in ("splits", "list")
+    kind = fields.get(key)
+    is_path = Path in (kind, *typing.get_args(kind)) or key in ("splits", "list")
     if not is_path or not value or value == "null":
+        return override
+    if typing.get_origin(kind) is tuple and value[0] == "[" and value[-1] == "]":  # several, in Hydra's own form
         return override
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         return override
@@ -98,16 +118,23 @@ def _quoted(override: str, fields: dict[str, Any]) -> str:
     return f"{key}='{escaped}'"
 
 
-def _typed(schema: type[S], values: dict[str, Any], verb: str) -> S:
+def _typed(schema: type[S], values: dict[str, Any], where: str, prefix: str = "") -> S:
     fields = typing.get_type_hints(schema)
     missing = [name for name in fields if name not in values]
     if missing:
-        raise UserError(f"configs/{verb}.yaml lacks {', '.join(missing)}")
-    return schema(**{name: _converted(name, values[name], kind) for name, kind in fields.items()})
+        raise UserError(f"{where} lacks {', '.join(missing)}")
+    return schema(**{name: _converted(prefix + name, values[name], kind) for name, kind in fields.items()})
 
 
 def _converted(name: str, value: Any, kind: Any) -> Any:
-    kinds = typing.get_args(kind) if not isinstance(kind, type) else (kind,)
+    if is_dataclass(kind) and isinstance(value, dict):
+        return _typed(kind, value, name, f"{name}.")
+    if typing.get_origin(kind) is dict and isinstance(value, dict):
+        return value
+    if typing.get_origin(kind) is tuple:  # one or several of the same
+        several = value if isinstance(value, list) else [value]
+        return tuple(_converted(name, one, typing.get_args(kind)[0]) for one in several)
+    kinds = _alternatives(kind)
     if value is None and type(None) in kinds:
         return None
     literals = [k for k in kinds if isinstance(k, str)]
@@ -130,6 +157,13 @@ def _converted(name: str, value: Any, kind: Any) -> Any:
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
     expected = " or ".join(words[k] for k in kinds if k in words)
     raise UserError(f"{name}={'null' if value is None else value}: expected {expected}")
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    """`Literal["a", "b"] | None` -> ("a", "b", NoneType)."""
+    if isinstance(kind, type):
+        return (kind,)
+    return tuple(inner for k in typing.get_args(kind) for inner in (typing.get_args(k) or (k,)))
 
 
 def known_keys(verb: str) -> list[str]:

@@ -11,6 +11,7 @@ FLOORS = {
     "engine": set(),
     "datasets": {"engine"},
     "backbones": set(),
+    "ssl_pretrain": {"engine", "datasets", "backbones"},
     "benchmarks": {"engine", "datasets"},
     "configs": set(),
 }
