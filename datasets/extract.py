@@ -18,6 +18,7 @@ from datasets.baselines import background_numbers
 from datasets.faces import Jitter, Smoother, crop, face_side, track_faces
 from datasets.landmarks import LandmarkSource, bounds, landmark_source
 from datasets.media import SAMPLES_PER_FRAME, Frame, MediaError, probe, read_frames, read_sound
+from datasets.perturbations import perturbed
 from datasets.records import VideoRecord
 from datasets.store import PackWriter, TrackSpool
 from engine.files import said_plainly
@@ -39,6 +40,15 @@ class ExtractSettings:
     shortest_track: int
     tracks: str  # main or all
     sound: str  # required, optional or none
+    perturb: str | None = None  # one of datasets.perturbations
+    severity: int | None = None
+
+
+@dataclass(frozen=True)
+class _PerturbedFrame(Frame):
+    """A frame as it was, for finding the face, and what its crop is cut out of."""
+
+    perturbed: np.ndarray  # uint8 (H, W, 3)
 
 
 class _OpenTrack:
@@ -63,7 +73,8 @@ class _OpenTrack:
     def _write(self, ready: Iterator[tuple[Frame, np.ndarray, np.ndarray]]) -> None:
         for frame, own, smoothed in ready:
             self.jitter.add(own, smoothed)
-            self.spool.add(crop(frame.rgb(), smoothed))
+            pixels = frame.perturbed if isinstance(frame, _PerturbedFrame) else frame.rgb()
+            self.spool.add(crop(pixels, smoothed))
 
     @property
     def rank(self) -> tuple:
@@ -87,7 +98,7 @@ def extract(record: VideoRecord, settings: ExtractSettings, parts: Path) -> list
         raise MediaError("no sound, and it is needed here (sound=optional keeps videos without)")
 
     source = _source(settings.landmarks, record.path)
-    watcher = _Watcher(read_frames(record.path, limit=record.limit))
+    watcher = _Watcher(_frames(record, settings))
     tracks: list[_OpenTrack] = []
     try:
         longest = _collect(watcher, source, settings, parts, tracks)
@@ -118,6 +129,18 @@ def extract(record: VideoRecord, settings: ExtractSettings, parts: Path) -> list
         for track in tracks:
             track.spool.discard()
         raise
+
+
+def _frames(record: VideoRecord, settings: ExtractSettings) -> Iterator[Frame]:
+    clean = read_frames(record.path, limit=record.limit)
+    if settings.perturb is None:
+        yield from clean
+        return
+    # Decoded a second time: compression lags by some forty frames, and keeping as many clean ones would cost memory.
+    pictures = (frame.rgb() for frame in read_frames(record.path, limit=record.limit))
+    worse = perturbed(pictures, settings.perturb, settings.severity, video=record.id)
+    for frame, pixels in zip(clean, worse, strict=True):
+        yield _PerturbedFrame(frame.index, frame.source_index, frame.picture, pixels)
 
 
 def _collect(watcher: _Watcher, source: LandmarkSource, settings: ExtractSettings, parts: Path,

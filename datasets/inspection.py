@@ -65,6 +65,8 @@ def _description(root: Path, manifest: dict, entries: list[Entry], skipped: list
     counts, (before, after) = manifest["counts"], manifest["jitter"]
     kind = "JPEG" if entries and entries[0].jpeg else "raw"
     lines = [f"{root}: {manifest['dataset']}, prepared by crosstalk {manifest['crosstalk']}"]
+    if worse := manifest.get("perturb"):  # stores that are older than perturbations do not say
+        lines.append(f"PERTURBED: {worse['name']}, severity {worse['severity']} of 5; faces found in the clean frames")
     if manifest["generated"]:
         lines.append("GENERATED data: nobody in it is a real person; figures on it say nothing about real forgeries")
     lines += [

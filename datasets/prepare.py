@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from datasets import catalogs
 from datasets.extract import SCRATCH, ExtractSettings, worker
+from datasets.perturbations import require_perturbation
 from datasets.records import VideoRecord
 from datasets.store import FORMAT, MANIFEST, PACKS, Entry, finish, read_index, read_manifest, read_skipped
 from engine import pool
@@ -48,6 +49,8 @@ class PrepareSettings:
     shortest_track: int
     tracks: Literal["main", "all"]
     sound: Literal["required", "optional", "none"]
+    perturb: str | None
+    severity: int | None
     shard: str | None
     join: bool
     retry: bool
@@ -69,6 +72,7 @@ class PrepareSettings:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least 1, or null")
         if not 1 <= self.jpeg_quality <= 100:
             raise UserError(f"jpeg_quality={self.jpeg_quality}: from 1 to 100")
+        require_perturbation(self.perturb, self.severity)
         self.part  # noqa: B018  raises if it is not i/n
 
     @property
@@ -295,10 +299,12 @@ def _manifest(
     steps = sum(max(e.frames - 1, 0) for e in entries) or 1
     jitter = [round(sum(e.jitter[k] * max(e.frames - 1, 0) for e in entries) / steps, 4) for k in (0, 1)]
     reasons = Counter(reason for _, reason in skipped)
+    worse = identity.get("perturb")  # shards that are older than perturbations do not say
     packages = ("av", "dlib-bin", "face_recognition_models", "numpy", "pillow")
     return {
         "crosstalk": metadata.version("crosstalk"),
         "dataset": identity["data"],
+        "perturb": {"name": worse, "severity": identity["severity"]} if worse else None,
         "settings": identity,
         "packages": {name: metadata.version(name) for name in packages},
         "counts": {
