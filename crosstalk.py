@@ -18,6 +18,7 @@ VERBS = {
     "prepare": ("datasets.prepare", "face crops and sound of one dataset, from its videos to a store"),
     "inspect": ("datasets.inspection", "what is in a store: counts, what was skipped and why, a contact sheet"),
     "pretrain": ("ssl_pretrain.train", "stage 1: learn from real clips how faces and voices move together"),
+    "import": ("evaluation.published", "a published checkpoint of the original CSN work, as a bundle"),
 }
 
 

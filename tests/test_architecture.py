@@ -12,6 +12,7 @@ FLOORS = {
     "datasets": {"engine"},
     "backbones": set(),
     "ssl_pretrain": {"engine", "datasets", "backbones"},
+    "evaluation": {"engine", "datasets", "backbones"},
     "benchmarks": {"engine", "datasets"},
     "configs": set(),
 }

@@ -18,6 +18,7 @@ SCHEMAS = {
     "inspect": ("datasets.inspection", "InspectSettings"),
     "synthesize": ("datasets.synthetic.command", "SynthesizeSettings"),
     "demo": ("demo", "DemoSettings"),
+    "import": ("evaluation.published", "ImportSettings"),
     "pretrain": ("ssl_pretrain.settings", "PretrainSettings"),
 }
 

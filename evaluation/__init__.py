@@ -1,0 +1,1 @@
+"""What stands on top of training: published weights as bundles of ours."""
