@@ -1,25 +1,15 @@
-"""The door: `crosstalk <verb> ...`."""
+"""The door: `crosstalk <verb> ...`. A new verb is one line in engine/verbs.py."""
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import sys
 from collections.abc import Sequence
 
 from engine.command import run
+from engine.errors import UserError
+from engine.verbs import VERBS, main_of
 
 __version__ = "0.1.0"
-
-# verb: (module with `main(arguments) -> exit code`, what it does)
-VERBS = {
-    "demo": ("demo", "generate, prepare and inspect the embedded corpus"),
-    "synthesize": ("datasets.synthetic.command", "write the embedded corpus in the real datasets' own layouts"),
-    "prepare": ("datasets.prepare", "face crops and sound of one dataset, from its videos to a store"),
-    "inspect": ("datasets.inspection", "what is in a store: counts, what was skipped and why, a contact sheet"),
-    "pretrain": ("ssl_pretrain.train", "stage 1: learn from real clips how faces and voices move together"),
-    "import": ("evaluation.published", "a published checkpoint of the original CSN work, as a bundle"),
-}
 
 
 def usage() -> str:
@@ -39,12 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"crosstalk {__version__}")
         return 0
     verb, *rest = arguments
-    if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(VERBS)}"
-        print(f"crosstalk: unknown verb {verb!r}; {hint}", file=sys.stderr)
+    try:
+        verb_main = main_of(verb)
+    except UserError as error:
+        print(f"crosstalk: {error}", file=sys.stderr)
         return 2
-    return run(verb, importlib.import_module(VERBS[verb][0]).main, rest)
+    return run(verb, verb_main, rest)
 
 
 if __name__ == "__main__":

@@ -190,7 +190,11 @@ def _version(package: str) -> str | None:
 
 
 def code_revision() -> str | None:
-    """What git calls this code, `-dirty` if it was changed since; None where there is no git."""
+    """What git calls this code, `-dirty` if it was changed since; None where there is no git. The copy that a submitted
+    job runs carries a note of it (slurm/snapshot.py)."""
+    noted = PROJECT / "REVISION"
+    if noted.exists():
+        return noted.read_text().strip()
     try:
         answer = subprocess.run(["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--tags"],
                                 capture_output=True, text=True, timeout=20)  # fmt: skip

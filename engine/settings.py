@@ -49,12 +49,13 @@ class Network:
 def load(verb: str, arguments: Sequence[str], schema: type[S]) -> tuple[S, dict[str, Any]]:
     """Settings of a verb, and the keys that only its chosen config groups bring (a dataset's own options).
 
-    Raises `Shown` for --help and --cfg job.
+    Raises `Shown` for --help, --cfg job, and --check: the settings again, but only if they are right.
     """
     if any(argument in ("-h", "--help", "help") for argument in arguments):
         raise Shown(help_text(verb, arguments))
-    show = "--cfg" in arguments
-    arguments = [a for a in arguments if a not in ("--cfg", "job", "--cfg=job")] if show else list(arguments)
+    show, check = "--cfg" in arguments, "--check" in arguments
+    asked = ("--cfg", "job", "--cfg=job", "--check") if show else ("--check",)
+    arguments = [argument for argument in arguments if argument not in asked]
     for argument in arguments:
         if argument.startswith("-"):
             raise UserError(f"unknown option {argument}; settings are given as key=value, see: crosstalk {verb} --help")
@@ -66,7 +67,10 @@ def load(verb: str, arguments: Sequence[str], schema: type[S]) -> tuple[S, dict[
         raise Shown(yaml.safe_dump(composed, sort_keys=False, allow_unicode=True).rstrip())
     own = {key: value for key, value in composed.items() if key in fields}
     options = {key: value for key, value in composed.items() if key not in fields}
-    return _typed(schema, own, f"configs/{verb}.yaml"), options
+    settings = _typed(schema, own, f"configs/{verb}.yaml")
+    if check:
+        raise Shown(yaml.safe_dump(composed, sort_keys=False, allow_unicode=True).rstrip())
+    return settings, options
 
 
 def _compose(verb: str, overrides: list[str]) -> dict[str, Any]:
