@@ -45,5 +45,5 @@ def write_store(root: Path, tracks: Iterable[Track], *, jpeg_quality: int | None
         entries.append(entry(**about | spool.append_to(pack)))
         spool.discard()
     pack.close()
-    finish(root, entries, [], {"settings": {}})
+    finish(root, entries, [], {"settings": {}, "generated": True})
     return Store.open(root)

@@ -124,6 +124,11 @@ class ClipDataset:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def generated(self) -> bool:
+        """Whether any of it was drawn by us: figures on such data say nothing about real faces."""
+        return any(store.manifest["generated"] for store in self.stores)
+
     def summary(self) -> str:
         """One line: how many of what, and what was excluded and why."""
         names = np.array(self.method_names)[self.method]

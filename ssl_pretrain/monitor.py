@@ -8,13 +8,15 @@ the loss falls while nothing is learned about speech. Hence
                 the frames of a clip apart.
     retrieval   does a clip's prediction fit its own target better than those of all other clips? Over a gallery of 100.
     synchrony   does the prediction from the video fit the sound at the right offset better than at six wrong ones?
-    probe       can a linear map read the spoken word off the backbone's features? (Where the clips have words.)
+    word        can a linear map read the spoken word off the backbone's features? (Where the clips have words.) In
+                training a probe that learns beside the networks guesses each batch before it learns from it; in
+                validation one is fitted to features of training clips until it converges.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,45 +72,77 @@ def shifted(log_mel: Tensor, frames: int, per_frame: int = 4) -> Tensor:
     return out
 
 
-class Probe(nn.Module):
-    """Reads words off features that it does not change: (B, T, D) -> (B, words). Trained beside the run, by itself.
+STRETCHES = 5
 
-    One linear map of the means over five stretches of the clip, standardised. A mean over the whole clip would not do:
-    a word is an order of sounds, and networks trained towards centred targets are free to lose the clip's mean.
+
+def over_stretches(features: Tensor) -> Tensor:
+    """What a probe sees: means over five stretches of the clip, (B, T, D) -> (B, 5 D), without gradient.
+
+    One mean over the whole clip would not do: a word is an order of sounds, and networks trained towards centred
+    targets are free to lose the clip's mean.
     """
+    features = features.detach().float().transpose(1, 2)  # (B, D, T)
+    return F.adaptive_avg_pool1d(features, STRETCHES).flatten(1)
 
-    STRETCHES, LEARNING_RATE = 5, 1e-3
+
+class Probe(nn.Module):
+    """Standardised features through one linear map: (B, T, D) -> (B, words)."""
 
     def __init__(self, dim: int, words: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(self.STRETCHES * dim, affine=False)
-        self.linear = nn.Linear(self.STRETCHES * dim, words)
+        self.norm = nn.BatchNorm1d(STRETCHES * dim, affine=False)
+        self.linear = nn.Linear(STRETCHES * dim, words)
 
     def forward(self, features: Tensor) -> Tensor:
-        stretches = F.adaptive_avg_pool1d(features.detach().float().transpose(1, 2), self.STRETCHES)  # (B, D, 5)
-        return self.linear(self.norm(stretches.flatten(1)))
+        return self.linear(self.norm(over_stretches(features)))
 
 
 class Probes(nn.Module):
     """One for each modality, with their optimiser; clips without a word (-1) are left out."""
 
+    LEARNING_RATE = 1e-3
+
     def __init__(self, students: Students, words: int) -> None:
         super().__init__()
         self.video = Probe(students.video.encoder.backbone.dim, words)
         self.audio = Probe(students.audio.encoder.backbone.dim, words)
-        self.optimizer = torch.optim.Adam(self.parameters(), lr=Probe.LEARNING_RATE)
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=self.LEARNING_RATE)
 
-    def learn(self, video: Tensor, audio: Tensor, word: Tensor) -> None:
-        """Features (B, T, D) of each modality and the words (B,)."""
+    def learn(self, video: Tensor, audio: Tensor, word: Tensor) -> dict[str, Tensor]:
+        """Features (B, T, D) of each modality and the words (B,) -> share of words guessed before learning them."""
         known = word >= 0
         if known.sum() < 2:  # BatchNorm needs two
-            return
+            return {}
+        word = word[known]
         with torch.autocast(word.device.type, enabled=False):
-            loss = sum(F.cross_entropy(probe(features[known]), word[known])
-                       for probe, features in ((self.video, video), (self.audio, audio)))  # fmt: skip
+            guesses = {"word_video": self.video(video[known]), "word_audio": self.audio(audio[known])}
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            sum(F.cross_entropy(guess, word) for guess in guesses.values()).backward()
         self.optimizer.step()
+        return {name: (guess.argmax(dim=1) == word).float().mean() for name, guess in guesses.items()}
+
+
+def fitted_probe(features: Tensor, word: Tensor, others: Tensor, steps: int = 100) -> Tensor:
+    """Logistic regression on (N, F) and words (N,), fitted until it converges -> guesses (M,) for the `others` (M, F).
+
+    Standardised, penalised by half the squared weights (scikit-learn's C=1).
+    """
+    mean, std = features.mean(dim=0), features.std(dim=0).clamp(min=1e-6)
+    x, y = (features - mean) / std, (others - mean) / std
+    weight = torch.zeros(x.shape[1], int(word.max()) + 1, device=x.device, requires_grad=True)
+    bias = torch.zeros(weight.shape[1], device=x.device, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=steps, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        total = F.cross_entropy(x @ weight + bias, word, reduction="sum") + weight.square().sum() / 2
+        total = total / len(x)
+        total.backward()
+        return total
+
+    with torch.enable_grad():
+        optimizer.step(loss)
+    return (y @ weight + bias).argmax(dim=1)
 
 
 @torch.no_grad()
@@ -124,60 +158,64 @@ def training_measures(video: Tensor, audio: Tensor, video_target: Tensor, audio_
 
 # ---------------------------------------------------------------------------------------------- validation
 
-class Validation:
-    """The same clips each time: the middle window of up to `clips` tracks, spread evenly over the split."""
+class Clips:
+    """The same clips each time: the middle window of up to `most` tracks, spread evenly over a dataset."""
 
-    def __init__(self, dataset: ClipDataset, views: ViewSettings, clips: int):
-        chosen = np.unique(np.linspace(0, len(dataset) - 1, min(clips, len(dataset))).round().astype(int))
+    def __init__(self, dataset: ClipDataset, views: ViewSettings, most: int, *, with_words: bool = False):
+        tracks = np.flatnonzero(dataset.word >= 0) if with_words else np.arange(len(dataset))
+        chosen = tracks[np.unique(np.linspace(0, len(tracks) - 1, min(most, len(tracks))).round().astype(int))]
         self._dataset, self._views = dataset, views
         self._windows = [(int(clip), int(dataset.usable[clip] - dataset.length) // 2) for clip in chosen]
-        self._words = torch.from_numpy(dataset.word[chosen].astype(np.int64))
-        self.gallery = min(GALLERY, len(self._windows))
+        self.words = torch.from_numpy(dataset.word[chosen].astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def batches(self, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Clean video (B, 3, T, H, W) and log-mel (B, 1, A, M)."""
+        for begin in range(0, len(self), BATCH):
+            read = self._dataset.__getitems__(self._windows[begin : begin + BATCH])
+            if isinstance(read, Exception):
+                raise read
+            yield evaluation_view(self._views, read[0].to(device), read[1].to(device))
+
+
+class Validation:
+    """All measures on clips that are not trained on; `probe_clips` are the training clips that fit the word probe."""
+
+    def __init__(self, clips: Clips, probe_clips: Clips | None):
+        self._clips, self._probe_clips = clips, probe_clips if probe_clips and len(probe_clips) else None
+        self.gallery = min(GALLERY, len(clips))
 
     @torch.no_grad()
-    def measure(
-        self, students: Students, teachers: Teachers, probes: Probes | None, precision: Precision,
-        targets: Callable[[Tensor], Tensor],
-    ) -> dict[str, float]:  # fmt: skip
+    def measure(self, students: Students, teachers: Teachers, precision: Precision,
+                targets: Callable[[Tensor], Tensor]) -> dict[str, float]:  # fmt: skip
         """Clean views through networks in evaluation mode, which are in train mode again afterwards.
 
         `targets` is what training does to the teachers' embeddings before they are compared.
         """
-        networks = [students, teachers, *([probes] if probes else [])]
-        for network in networks:
-            network.eval()
+        students.eval(), teachers.eval()
         try:
-            return self._measure(students, teachers, probes, precision, targets)
+            values = self._agreement(students, teachers, precision, targets)
+            if self._probe_clips:
+                values |= self._words(students, precision)
         finally:
-            for network in networks:
-                network.train()
+            students.train(), teachers.train()
+        return {name: float(value) for name, value in values.items()} | {"gallery": float(self.gallery)}
 
-    def _measure(self, students: Students, teachers: Teachers, probes: Probes | None, precision: Precision,
-                 targets: Callable[[Tensor], Tensor]) -> dict[str, float]:  # fmt: skip
-        device = precision.device
-        found: dict[str, list[Tensor]] = {}
-        for begin in range(0, len(self._windows), BATCH):
-            read = self._dataset.__getitems__(self._windows[begin : begin + BATCH])
-            if isinstance(read, Exception):
-                raise read
-            video, log_mel = evaluation_view(self._views, read[0].to(device), read[1].to(device))
-            words = self._words[begin : begin + BATCH].to(device)
+    def _agreement(self, students: Students, teachers: Teachers, precision: Precision,
+                   targets: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:  # fmt: skip
+        found: list[list[Tensor]] = []
+        for video, log_mel in self._clips.batches(precision.device):
             with precision.autocast():
                 seen, heard = students(video, log_mel)
-                video_embedding, audio_embedding = teachers(video, log_mel)
-                offset = torch.stack([teachers.audio(shifted(log_mel, frames)) for frames in OFFSETS])
-            batch = {"seen": seen.prediction, "heard": heard.prediction, "video": video_embedding,
-                     "audio": audio_embedding, "offset": offset.transpose(0, 1)}  # fmt: skip
-            if probes:
-                for name, answer in (("word_video", seen), ("word_audio", heard)):
-                    batch[name] = (getattr(probes, name[5:])(answer.features).argmax(dim=1) == words)[words >= 0]
-            for name, value in batch.items():
-                found.setdefault(name, []).append(value.float())
-        seen, heard, video, audio, offset = (torch.cat(found[name]) for name in (
-            "seen", "heard", "video", "audio", "offset"))  # fmt: skip
+                offset = torch.stack([teachers.audio(shifted(log_mel, frames)) for frames in OFFSETS], dim=1)
+                batch = [seen.prediction, heard.prediction, *teachers(video, log_mel), offset]
+            found.append([value.float() for value in batch])
+        seen, heard, video, audio, offset = (torch.cat(values) for values in zip(*found, strict=True))
         video_target, audio_target = targets(video), targets(audio)
         video_loss, audio_loss = agreement_loss(seen, audio_target), agreement_loss(heard, video_target)
-        values = {
+        return {
             "loss": video_loss + audio_loss, "video_to_audio": video_loss, "audio_to_video": audio_loss,
             "spread_video": spread(video_target), "spread_audio": spread(audio_target),
             "spread_video_prediction": spread(seen), "spread_audio_prediction": spread(heard),
@@ -185,10 +223,16 @@ class Validation:
             "retrieval_audio_to_video": self._over_galleries(heard, video_target),
             "synchrony": synchrony(seen, offset, targets),
         }  # fmt: skip
-        for name in ("word_video", "word_audio"):
-            if found.get(name) and len(right := torch.cat(found[name])):
-                values[name] = right.mean()
-        return {name: float(value) for name, value in values.items()} | {"gallery": float(self.gallery)}
+
+    def _words(self, students: Students, precision: Precision) -> dict[str, Tensor]:
+        (fit, fit_words), (test, test_words) = (
+            (_features(students, clips, precision), clips.words.to(precision.device))
+            for clips in (self._probe_clips, self._clips))  # fmt: skip
+        known = test_words >= 0
+        if not known.any():
+            return {}
+        return {f"word_{name}": (fitted_probe(fit[name], fit_words, test[name][known]) == test_words[known])
+                .float().mean() for name in fit}  # fmt: skip
 
     def _over_galleries(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Mean over as many whole galleries as there are."""
@@ -204,6 +248,16 @@ def synchrony(prediction: Tensor, offset: Tensor, targets: Callable[[Tensor], Te
     scores = torch.stack([F.cosine_similarity(prediction, targets(offset[:, k]), dim=-1)[:, inside].mean(dim=1)
                           for k in range(len(OFFSETS))], dim=1)  # fmt: skip
     return (scores.argmax(dim=1) == OFFSETS.index(0)).float().mean()
+
+
+def _features(students: Students, clips: Clips, precision: Precision) -> dict[str, Tensor]:
+    """What the backbones make of clips, as probes see it: (N, 5 D) for each modality."""
+    found: dict[str, list[Tensor]] = {"video": [], "audio": []}
+    for video, log_mel in clips.batches(precision.device):
+        with precision.autocast():
+            found["video"].append(over_stretches(students.video.encoder.backbone(video)))
+            found["audio"].append(over_stretches(students.audio.encoder.backbone(log_mel)))
+    return {name: torch.cat(values) for name, values in found.items()}
 
 
 # ------------------------------------------------------------------------------------------------ warnings

@@ -73,7 +73,6 @@ def validations(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def card(settings: PretrainSettings, data: ClipDataset, lines: Sequence[Mapping[str, Any]]) -> str:
     """The bundle's card.md."""
-    generated = any(store.manifest["generated"] for store in data.stores)
     found = validations(lines)
     text = [
         "# Stage 1: students and teachers of faces and voices", "",
@@ -81,7 +80,7 @@ def card(settings: PretrainSettings, data: ClipDataset, lines: Sequence[Mapping[
         f"{settings.epochs} epochs in batches of {settings.batch} on {data.summary()} "
         f"({', '.join(data.dataset_names)}), seed {settings.seed}. `config.yaml` has all settings.", "",
     ]  # fmt: skip
-    if generated:
+    if data.generated:
         text += ["**The training data is generated.** No figure below says anything about real faces.", ""]
     if found:
         values = found[-1]["values"]

@@ -46,6 +46,7 @@ class PretrainSettings:
     validate_every: int
     validation_split: Literal["train", "val", "test"] | None
     validation_clips: int
+    probe_clips: int
     checkpoint: Path | None
 
     def __post_init__(self) -> None:
@@ -53,7 +54,7 @@ class PretrainSettings:
             raise UserError("run=DIR is missing: the folder for this run's checkpoints, journal and bundle")
         at_least = {"batch": 2, "accumulate": 1, "epochs": 1, "seed": 0, "warmup_epochs": 0, "weight_decay": 0,
                     "workers": 0, "log_every": 1, "save_every": 1, "keep": 1, "validate_every": 1,
-                    "validation_clips": 2}  # fmt: skip
+                    "validation_clips": 2, "probe_clips": 0}  # fmt: skip
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)}: at least {least}")

@@ -28,7 +28,7 @@ from engine.stop import StopSignal
 from engine.update import Update
 from ssl_pretrain import report
 from ssl_pretrain.model import Students, Teachers, agreement_loss, centred, parts_of
-from ssl_pretrain.monitor import Probes, Validation, Window, chance_level_warnings, training_measures
+from ssl_pretrain.monitor import Clips, Probes, Validation, Window, chance_level_warnings, training_measures
 from ssl_pretrain.settings import MAY_DIFFER, PretrainSettings
 
 
@@ -53,8 +53,9 @@ def train(settings: PretrainSettings, context: Context) -> int:
                              workers=settings.workers)  # fmt: skip
         validation = None
         if settings.validation_split:
-            chosen = ClipDataset(stores, split=settings.validation_split, labels=(REAL,), sound=True)
-            validation = Validation(chosen, settings.views, settings.validation_clips)
+            held_out = ClipDataset(stores, split=settings.validation_split, labels=(REAL,), sound=True)
+            validation = Validation(Clips(held_out, settings.views, settings.validation_clips),
+                                    Clips(data, settings.views, settings.probe_clips, with_words=True))  # fmt: skip
     seed_all(settings.seed)
     students = Students(settings.backbone.built(create), settings.audio_backbone.built(create)).to(context.device)
     with open_run(settings.run, settings, context, may_differ=MAY_DIFFER) as run:
@@ -94,8 +95,17 @@ def _train(settings: PretrainSettings, context: Context, run: Run, precision: Pr
     say = report.Speaker(context)
     say.beginning(run, resumed, data, steps, len(loader))
     window = Window()
+
+    def validate(step: int, epoch: int, journal: Journal) -> None:
+        with context.together("validation"):
+            found = validation.measure(students, teachers, precision, targets)
+        journal.record(step, epoch, found, split=settings.validation_split)
+        say.validation(epoch, settings.epochs, found)
+
     with (StopSignal(context) as stop,
           Journal(run.folder, context, step=step, steps=steps, log_every=settings.log_every) as journal):  # fmt: skip
+        if validation and step == 0:
+            validate(0, 0, journal)  # what chance looks like
         while step < steps:
             for batch in loader:
                 factor = schedule.warmup_cosine(step, warmup=warmup, steps=steps)
@@ -125,8 +135,7 @@ def _train(settings: PretrainSettings, context: Context, run: Run, precision: Pr
                         audio_to_video = agreement_loss(heard.prediction, video_target)
                         update.backward(video_to_audio + audio_to_video, video_to_audio=video_to_audio,
                                         audio_to_video=audio_to_video)  # fmt: skip
-                    if probes:
-                        probes.learn(seen.features, heard.features, batch.word[part])
+                    words = probes.learn(seen.features, heard.features, batch.word[part]) if probes else {}
                 # 3. the students follow the gradient, the teachers follow the students.
                 done = update.apply(step)
                 teachers.follow(students, momentum)
@@ -135,18 +144,15 @@ def _train(settings: PretrainSettings, context: Context, run: Run, precision: Pr
                 measures = training_measures(seen.prediction, heard.prediction, video_target, audio_target)
                 window.add({"loss": done.values["loss"], **measures})
                 journal.record(step, loader.epoch, {
-                    **done.values, **measures, "gradient_norm": done.gradient_norm, "teacher_momentum": momentum,
-                    "masked_share": masked, **{f"rate_{name}": rate for name, rate in rates.items()},
+                    **done.values, **measures, **words, "gradient_norm": done.gradient_norm, "masked_share": masked,
+                    "teacher_momentum": momentum, **{f"rate_{name}": rate for name, rate in rates.items()},
                 }, clips=settings.batch)  # fmt: skip
 
                 epoch, rest = divmod(step, len(loader))
                 if rest == 0:
                     say.warnings(step, chance_level_warnings(*window.take(), gallery=len(seen.prediction)))
                 if validation and rest == 0 and (epoch % settings.validate_every == 0 or step == steps):
-                    with context.together("validation"):
-                        found = validation.measure(students, teachers, probes, precision, targets)
-                    journal.record(step, loader.epoch, found, split=settings.validation_split)
-                    say.validation(epoch, settings.epochs, found)
+                    validate(step, epoch, journal)
                 stopping = stop.requested()
                 if stopping or step % settings.save_every == 0 or step == steps:
                     journal.flush()
@@ -155,17 +161,22 @@ def _train(settings: PretrainSettings, context: Context, run: Run, precision: Pr
                     return stop.exit_code
                 if step == steps:
                     break
-        if context.is_main:
-            journal.flush()
-            lines = read_metrics(run.folder)
-            save_bundle(run.bundle, {
-                "video_student": students.video.parts, "video_teacher": parts_of(teachers.video),
-                "audio_student": students.audio.parts, "audio_teacher": parts_of(teachers.audio),
-            }, {"stage": "pretrain", **plain(settings), "views": plain(settings.views)},
-                report.card(settings, data, lines), overwrite=True)  # fmt: skip
-            report.curves({"": lines}, run.folder / "curves.png")
-            say.end(run)
+        journal.flush()
+        with context.together(f"bundle {run.bundle}"):
+            if context.is_main:
+                _finish(settings, run, loader.dataset, students, teachers)
+    say.end(run)
     return 0
+
+
+def _finish(settings: PretrainSettings, run: Run, data: ClipDataset, students: Students, teachers: Teachers) -> None:
+    lines = read_metrics(run.folder)
+    save_bundle(run.bundle, {
+        "video_student": students.video.parts, "video_teacher": parts_of(teachers.video),
+        "audio_student": students.audio.parts, "audio_teacher": parts_of(teachers.audio),
+    }, {"stage": "pretrain", **plain(settings), "views": plain(settings.views)}, report.card(settings, data, lines),
+        overwrite=True)  # fmt: skip
+    report.curves({"": lines}, run.folder / "curves.png")
 
 
 def _as_they_are(target: Tensor) -> Tensor:
