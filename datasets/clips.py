@@ -124,6 +124,11 @@ class ClipDataset:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def identity(self, clip: int) -> str:
+        """Whose video it is, of a forged one the person whose video was forged; "" where nobody has said."""
+        known = self.stores[self._store[clip]].table.identities(int(self._track[clip]))
+        return known[0] if known else ""
+
     @property
     def generated(self) -> bool:
         """Whether any of it was drawn by us: figures on such data say nothing about real faces."""

@@ -217,9 +217,7 @@ def make_views(
         clean = log_mel(settings, sound)
         masked_sound = _mask_log_mel(settings, draws, clean, clean.shape[2] // T)
 
-    taught = None
-    if teacher:
-        taught = _video(settings, frames, draws.teacher_top, draws.teacher_left, draws.teacher_flip)
+    taught = teacher_video(settings, draws, frames) if teacher else None
 
     step = torch.arange(T)
     masked = (step >= draws.time_start[:, None]) & (step < (draws.time_start + draws.time_length)[:, None])
@@ -230,6 +228,12 @@ def make_views(
         teacher_log_mel=clean if teacher else None,
         masked=masked.to(frames.device),
     )
+
+
+def teacher_video(settings: ViewSettings, draws: Draws, frames: Tensor) -> Tensor:
+    """The teacher's view alone, as when only some of a batch's clips need one: give `draws[those]`, `frames[those]`."""
+    _check(frames, None)
+    return _video(settings, frames, draws.teacher_top, draws.teacher_left, draws.teacher_flip)
 
 
 def evaluation_view(

@@ -131,16 +131,20 @@ def _typed(schema: type[S], values: dict[str, Any], where: str, prefix: str = ""
 
 
 def _converted(name: str, value: Any, kind: Any) -> Any:
+    inner = typing.get_args(kind)
+    if type(None) in inner:
+        if value is None:
+            return None
+        if len(inner) == 2:
+            return _converted(name, value, inner[0])
     if is_dataclass(kind) and isinstance(value, dict):
         return _typed(kind, value, name, f"{name}.")
     if typing.get_origin(kind) is dict and isinstance(value, dict):
         return value
     if typing.get_origin(kind) is tuple:  # one or several of the same
         several = value if isinstance(value, list) else [value]
-        return tuple(_converted(name, one, typing.get_args(kind)[0]) for one in several)
-    kinds = _alternatives(kind)
-    if value is None and type(None) in kinds:
-        return None
+        return tuple(_converted(name, one, inner[0]) for one in several)
+    kinds = (kind,) if isinstance(kind, type) else inner
     literals = [k for k in kinds if isinstance(k, str)]
     if literals:  # typing.Literal
         if value in literals:
@@ -161,13 +165,6 @@ def _converted(name: str, value: Any, kind: Any) -> Any:
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
     expected = " or ".join(words[k] for k in kinds if k in words)
     raise UserError(f"{name}={'null' if value is None else value}: expected {expected}")
-
-
-def _alternatives(kind: Any) -> tuple[Any, ...]:
-    """`Literal["a", "b"] | None` -> ("a", "b", NoneType)."""
-    if isinstance(kind, type):
-        return (kind,)
-    return tuple(inner for k in typing.get_args(kind) for inner in (typing.get_args(k) or (k,)))
 
 
 def known_keys(verb: str) -> list[str]:

@@ -22,6 +22,7 @@ from engine.journal import Journal, read_metrics
 from engine.optim import AdamP, Part, groups, set_learning_rates
 from engine.precision import Precision
 from engine.randomness import Randomness, generator_for, seed_all
+from engine.report import Speaker
 from engine.run import Run, open_run, plain
 from engine.settings import load
 from engine.stop import StopSignal
@@ -92,15 +93,15 @@ def _train(settings: PretrainSettings, context: Context, run: Run, precision: Pr
     checkpoints = Checkpoints(run.checkpoints, context, randomness, plain(settings), keep=settings.keep)
     resumed = checkpoints.load(parts, settings.checkpoint)
     step = resumed.step if resumed else 0
-    say = report.Speaker(context)
-    say.beginning(run, resumed, data, steps, len(loader))
+    say = Speaker(context)
+    say.beginning(run, resumed, data.summary(), steps, len(loader))
     window = Window()
 
     def validate(step: int, epoch: int, journal: Journal) -> None:
         with context.together("validation"):
             found = validation.measure(students, teachers, precision, targets)
         journal.record(step, epoch, found, split=settings.validation_split)
-        say.validation(epoch, settings.epochs, found)
+        say.say(report.validation_line(epoch, settings.epochs, found))
 
     with (StopSignal(context) as stop,
           Journal(run.folder, context, step=step, steps=steps, log_every=settings.log_every) as journal):  # fmt: skip
@@ -150,7 +151,8 @@ def _train(settings: PretrainSettings, context: Context, run: Run, precision: Pr
 
                 epoch, rest = divmod(step, len(loader))
                 if rest == 0:
-                    say.warnings(step, chance_level_warnings(*window.take(), gallery=len(seen.prediction)))
+                    for warning in chance_level_warnings(*window.take(), gallery=len(seen.prediction)):
+                        say.attention(f"warning: step {step}: {warning}")
                 if validation and rest == 0 and (epoch % settings.validate_every == 0 or step == steps):
                     validate(step, epoch, journal)
                 stopping = stop.requested()

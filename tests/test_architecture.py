@@ -12,7 +12,8 @@ FLOORS = {
     "datasets": {"engine"},
     "backbones": set(),
     "ssl_pretrain": {"engine", "datasets", "backbones"},
-    "evaluation": {"engine", "datasets", "backbones"},
+    "evaluation": {"engine", "datasets", "backbones", "finetune"},
+    "finetune": {"engine", "datasets", "backbones"},
     "benchmarks": {"engine", "datasets"},
     "configs": set(),
 }

@@ -19,6 +19,7 @@ SCHEMAS = {
     "synthesize": ("datasets.synthetic.command", "SynthesizeSettings"),
     "demo": ("demo", "DemoSettings"),
     "import": ("evaluation.published", "ImportSettings"),
+    "finetune": ("finetune.settings", "FinetuneSettings"),
     "pretrain": ("ssl_pretrain.settings", "PretrainSettings"),
 }
 
