@@ -284,7 +284,8 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _quiet_worker(_: int) -> None:
-    """One thread; and a signal to the whole job (Ctrl-C, SLURM's warning) is the main process's to answer.
+    """One thread; and a signal to the whole job (Ctrl-C, SLURM's warning) is the main process's to answer. It needs its
+    workers until the step is done, so SIGTERM ends one only after a minute, should it have been forgotten.
 
     What the main process had made before the fork is taken out of garbage collection: looking through it would
     write to, and so copy, every page of it in every worker.
@@ -293,4 +294,5 @@ def _quiet_worker(_: int) -> None:
     gc.freeze()
     for name in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(name, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(60))

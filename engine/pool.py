@@ -79,7 +79,7 @@ def run(
                 give(connection, process)
     finally:
         for connection, (process, _) in crew.items():
-            process.terminate()
+            process.kill()
             connection.close()
         for process, _ in crew.values():
             process.join()
@@ -89,15 +89,17 @@ def run(
 def _undisturbed() -> Iterator[None]:
     """Ctrl-C waits until a worker is started: half a start would make the worker print a traceback.
 
-    What this thread blocks, the worker inherits and keeps: it never answers to Ctrl-C, the parent does. Blocking is
-    not enough for the parent, as another thread may take the signal and leave its handler to this one.
+    What this thread blocks, the worker inherits and keeps: it never answers to Ctrl-C, the parent does; nor to what
+    SLURM sends to all processes of a job, or the worker's task would be taken for one that brings the decoder down.
+    Blocking is not enough for the parent, as another thread may take the signal and leave its handler to this one.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     pressed: list[int] = []
     handler = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    to_the_job = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, to_the_job)
     try:
         yield
     finally:

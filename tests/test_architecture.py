@@ -13,6 +13,7 @@ FLOORS = {
     "backbones": set(),
     "ssl_pretrain": {"engine", "datasets", "backbones"},
     "evaluation": {"engine", "datasets", "backbones", "finetune"},
+    "slurm": {"engine"},
     "finetune": {"engine", "datasets", "backbones"},
     "benchmarks": {"engine", "datasets"},
     "configs": set(),

@@ -21,6 +21,8 @@ SCHEMAS = {
     "import": ("evaluation.published", "ImportSettings"),
     "finetune": ("finetune.settings", "FinetuneSettings"),
     "pretrain": ("ssl_pretrain.settings", "PretrainSettings"),
+    "submit": ("slurm.settings", "SubmitSettings"),
+    "jobs": ("slurm.jobs", "JobsSettings"),
 }
 
 
@@ -30,7 +32,7 @@ def test_every_verb_has_a_yaml_with_its_dataclass_keys():
         schema = getattr(importlib.import_module(module), name)
         text = yaml.safe_load((CONFIGS / f"{verb}.yaml").read_text())
         groups = {group for item in text.pop("defaults", []) if isinstance(item, dict) for group in item}
-        keys = set(text) | (groups - {"data", "experiment"})  # those two fill in keys of other names
+        keys = set(text) | (groups - {"data", "experiment", "cluster"})  # those fill in keys of other names
         assert keys == {field.name for field in dataclasses.fields(schema)}, verb
 
 
