@@ -24,7 +24,7 @@ def card(settings: FinetuneSettings, network: Network, data: ClipDataset, found:
         "# Stage 2: a detector of forged talking faces", "",
         f"Video backbone `{network.name}`, started {begun}, fine-tuned with ssl_weight {settings.ssl_weight:g} on "
         f"{data.summary()} ({', '.join(data.dataset_names)}), seed {settings.seed}; the weights after step {step}, "
-        "which did best on validation. `config.yaml` has all settings, the calibrated threshold and the temperature.", "",
+        "which did best on validation. `config.yaml` has all settings, the calibrated threshold and temperature.", "",
     ]  # fmt: skip
     if settings.leave_out:
         text += [f"Never trained on: {', '.join(settings.leave_out)}.", ""]
