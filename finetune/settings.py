@@ -11,13 +11,14 @@ from engine.precision import Kind
 from engine.settings import Network
 
 # What may change between two sessions of a run, because it does not change what is computed.
-MAY_DIFFER = ("run", "init", "store", "real_store", "device", "precision", "workers", "log_every", "save_every", "keep",
+MAY_DIFFER = ("run", "store", "real_store", "device", "precision", "workers", "log_every", "save_every", "keep",
               "checkpoint")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class FinetuneSettings:
     init: Path | None
+    teacher: Path | None
     backbone: Network | None
     store: tuple[Path, ...]
     run: Path | None
@@ -64,15 +65,22 @@ class FinetuneSettings:
             raise UserError(f"mask_share={self.mask_share}: must lie between 0 and 1")
         if self.warmup_epochs > self.epochs:
             raise UserError(f"warmup_epochs={self.warmup_epochs:g} is longer than the run (epochs={self.epochs})")
-        if self.from_scratch and self.ssl_weight:
-            raise UserError(f"ssl_weight={self.ssl_weight:g} needs the teacher of a stage-1 bundle: init=BUNDLE, or "
-                            "ssl_weight=0")  # fmt: skip
+        if self.from_scratch and self.ssl_weight and self.teacher is None:
+            raise UserError(f"ssl_weight={self.ssl_weight:g} needs the teacher of a stage-1 bundle: init=BUNDLE or "
+                            "teacher=BUNDLE, or ssl_weight=0")  # fmt: skip
+        if self.teacher is not None and not self.ssl_weight:
+            raise UserError(f"teacher={self.teacher} with ssl_weight=0: nothing would be learned from it")
         if self.freeze_backbone and (self.from_scratch or self.ssl_weight):
             wrong = "init=none" if self.from_scratch else f"ssl_weight={self.ssl_weight:g}"
             raise UserError(f"freeze_backbone=true with {wrong}: a linear probe needs init=BUNDLE and ssl_weight=0")
         if bool(self.real_ratio) != (self.real_store is not None):
             raise UserError(f"real_ratio={self.real_ratio} and real_store={self.real_store or 'null'}: give both, or "
                             "neither")  # fmt: skip
+
+    @property
+    def teaching(self) -> Path | None:
+        """The bundle whose video teacher the auxiliary task predicts."""
+        return (self.teacher or self.init) if self.ssl_weight else None
 
     @property
     def from_scratch(self) -> bool:

@@ -51,7 +51,7 @@ def train(settings: FinetuneSettings, context: Context) -> int:
     seed_all(settings.seed)
     with context.together("opening the data"):
         network, student, teacher = transfer.start(
-            None if settings.from_scratch else settings.init, settings.backbone, auxiliary=settings.ssl_weight > 0,
+            None if settings.from_scratch else settings.init, settings.teaching, settings.backbone,
             freeze=settings.freeze_backbone)  # fmt: skip
         views = ViewSettings(size=network.arguments.get("input_size", ViewSettings.size),
                              mask_fill=settings.mask_fill, time_mask_probability=settings.mask_share)  # fmt: skip

@@ -11,40 +11,50 @@ from engine.settings import Network
 from finetune.model import Student, Teacher
 
 
-def start(init: Path | None, backbone: Network | None, *, auxiliary: bool, freeze: bool = False,
+def start(init: Path | None, teaching: Path | None, backbone: Network | None, *, freeze: bool = False,
           ) -> tuple[Network, Student, Teacher | None]:  # fmt: skip
-    """The networks of a run: from a stage-1 bundle, or from scratch if `init` is None.
+    """The networks of a run: the student from the stage-1 bundle `init`, or new if there is none; the teacher from the
+    bundle `teaching`, or none and with it no auxiliary task.
 
-    The projector and predictor of the auxiliary task are new: in stage 1 the student's predicted the sound.
+    The projector and predictor of the auxiliary task are new in any case: in stage 1 the student's predicted the sound.
     """
     if init is None:
         if backbone is None:
             raise UserError("init=none needs backbone=NAME: there is no bundle to tell it")
-        return backbone, Student(backbone.built(create), auxiliary=False), None
-    bundle = load_bundle(init)
-    network = _backbone_of(bundle)
-    if backbone is not None and backbone != network:
-        raise UserError(f"bundle {init} has the backbone {_said(network)}, this run asks for {_said(backbone)}: "
-                        "leave backbone= out, or give another init=")  # fmt: skip
-    student = Student(network.built(create), auxiliary=auxiliary, freeze=freeze)
-    load_into(student.detector.backbone, bundle, "video_student.backbone")
-    teacher = None
-    if auxiliary:
-        teacher = Teacher(network.built(create))
-        for name, module in (("backbone", teacher.backbone), ("projector", teacher.projector)):
-            load_into(module, bundle, f"video_teacher.{name}")
-    return network, student, teacher
+        network, bundle = backbone, None
+    else:
+        bundle = _stage_1(init)
+        network = _backbone_of(bundle)
+        if backbone is not None and backbone != network:
+            raise UserError(f"bundle {init} has the backbone {_said(network)}, this run asks for {_said(backbone)}: "
+                            "leave backbone= out, or give another init=")  # fmt: skip
+    student = Student(network.built(create), auxiliary=teaching is not None, freeze=freeze)
+    if bundle is not None:
+        load_into(student.detector.backbone, bundle, "video_student.backbone")
+    return network, student, None if teaching is None else _teacher(teaching)
+
+
+def _teacher(teaching: Path) -> Teacher:
+    bundle = _stage_1(teaching)
+    teacher = Teacher(_backbone_of(bundle).built(create))
+    for name, module in (("backbone", teacher.backbone), ("projector", teacher.projector)):
+        load_into(module, bundle, f"video_teacher.{name}")
+    return teacher
+
+
+def _stage_1(folder: Path) -> Bundle:
+    bundle = load_bundle(folder)
+    if bundle.config.get("stage") != "pretrain":
+        raise UserError(f"{folder}: expected a bundle of stage 1 (crosstalk pretrain); its config.yaml says stage "
+                        f"{bundle.config.get('stage')}")  # fmt: skip
+    return bundle
 
 
 def _backbone_of(bundle: Bundle) -> Network:
-    stage = bundle.config.get("stage")
-    if stage != "pretrain":
-        raise UserError(f"init={bundle.folder}: expected a bundle of stage 1 (crosstalk pretrain), its config.yaml "
-                        f"says stage {stage}")  # fmt: skip
     chosen = bundle.config.get("backbone")
     if not isinstance(chosen, dict) or not isinstance(chosen.get("name"), str) or not isinstance(
             chosen.get("arguments"), dict):  # fmt: skip
-        raise UserError(f"init={bundle.folder}: config.yaml does not say which backbone it has")
+        raise UserError(f"{bundle.folder}: config.yaml does not say which backbone it has")
     return Network(chosen["name"], chosen["arguments"])
 
 
