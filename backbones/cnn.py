@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.layers import MaxPool
+from backbones.recompute import run_block
 from backbones.registry import register
 from backbones.time_padding import TimeConv3d
 
@@ -42,7 +44,7 @@ class ConvBlock(nn.Module):
             padding=(1, side // 2, side // 2),
             time_padding=time_padding,
         )
-        self.pool = nn.MaxPool3d((1, pool, pool)) if pool > 1 else nn.Identity()
+        self.pool = MaxPool(pool, stride=pool) if pool > 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.pool(self.conv(x)))
@@ -71,6 +73,7 @@ class _RecurrentCnn(nn.Module):
     """What both models share, up to the recurrent network's output."""
 
     recurrence: nn.RNNBase
+    recompute = False  # see backbones/recompute.py
 
     def __init__(
         self,
@@ -95,7 +98,7 @@ class _RecurrentCnn(nn.Module):
         if side < 1:
             raise ValueError(f"input_size={input_size} is too small for stem_stride={stem_stride}, pools={list(pools)}")
         self.blocks = nn.Sequential(*blocks)
-        self.recurrence = recurrence(before * side * side, hidden, batch_first=True, bidirectional=True)
+        self.recurrence = recurrence(before * side * side, hidden, bidirectional=True)
         self.output = nn.Linear(2 * hidden, dim)
 
     @property
@@ -112,13 +115,16 @@ class _RecurrentCnn(nn.Module):
         if video.ndim != 5 or video.shape[1] != 3 or video.shape[3:] != (self.input_size, self.input_size):
             raise ValueError(f"expected clips (B, 3, T, {self.input_size}, {self.input_size}), not "
                              f"{tuple(video.shape)}; another size is another input_size=")  # fmt: skip
-        maps = self.blocks(video)  # (B, C, T, h, w)
-        frames = maps.transpose(1, 2).flatten(2)  # (B, T, C h w)
+        maps = video.contiguous(memory_format=torch.channels_last_3d)
+        for block in self.blocks:
+            maps = run_block(block, maps, recompute=self.recompute)  # (B, C, T, h, w)
+        # Time first and without gaps: else PyTorch multiplies each step by the large matrix for itself.
+        frames = maps.permute(2, 0, 1, 3, 4).flatten(2)  # (T, B, C h w)
         # Under autocast cuDNN's recurrent layers compute in float16 even where bfloat16 is asked for, and without a
         # loss scale small gradients vanish there. So they stay in float32 (TF32 on a GPU that has it); the default's
         # convolutions are fourteen times as much work.
         with torch.autocast(device_type=video.device.type, enabled=False):
-            return self.recurrence(frames.float())[0]
+            return self.recurrence(frames.float())[0].transpose(0, 1)
 
 
 @register("cnn_gru_attention")

@@ -28,7 +28,7 @@ class TimeConv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         if self.time_padding == "zeros":
             return super().forward(x)
-        x, space = _repeat_ends(x, self.padding[0]), (0, *self.padding[1:])
+        x, space = repeat_ends(x, self.padding[0]), (0, *self.padding[1:])
         return F.conv3d(x, self.weight, self.bias, self.stride, space, self.dilation, self.groups)
 
 
@@ -42,7 +42,7 @@ class TimeConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.time_padding == "zeros":
             return super().forward(x)
-        x, space = _repeat_ends(x, self.padding[0]), (0, *self.padding[1:])
+        x, space = repeat_ends(x, self.padding[0]), (0, *self.padding[1:])
         return F.conv2d(x, self.weight, self.bias, self.stride, space, self.dilation, self.groups)
 
 
@@ -52,7 +52,7 @@ def _checked(time_padding: str) -> str:
     return time_padding
 
 
-def _repeat_ends(x: Tensor, steps: int) -> Tensor:
+def repeat_ends(x: Tensor, steps: int) -> Tensor:
     """Concatenation keeps the memory format, and unlike F.pad's replication it is deterministic on a GPU."""
     if not steps:
         return x

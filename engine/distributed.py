@@ -103,6 +103,7 @@ def distributed(device: str = "auto", *, timeout: timedelta = timedelta(minutes=
     """Join the other processes of the run, if there are any. `device` is auto, cpu or cuda."""
     launch = _launch()
     place = _device(device, launch.local_rank)
+    torch.backends.cudnn.benchmark = True  # shapes stay the same, so trying all algorithms once is worth it
     if launch.world == 1:
         yield Context(launch.rank, 1, launch.local_rank, place)
         return

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
@@ -35,9 +36,19 @@ class Precision:
         self.scale = self.FIRST_SCALE if kind == "fp16" else 1.0
         self._good_steps = 0
 
-    def autocast(self) -> AbstractContextManager:
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """bf16 also lets matrix products of fp32 numbers, as in recurrent networks, round what they multiply: to
+        bfloat16 on a CPU that multiplies it, to TF32 on a GPU. Sums and results stay fp32."""
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.kind)
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+        before = torch.get_float32_matmul_precision()
+        if self.kind == "bf16":
+            torch.set_float32_matmul_precision("medium")
+        try:
+            with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+                yield
+        finally:
+            torch.set_float32_matmul_precision(before)
 
     def after_step(self, overflowed: bool) -> None:
         """fp16: halve the factor when gradients overflowed, double it after many steps without."""

@@ -12,8 +12,8 @@ from engine.precision import Kind
 from engine.settings import Network
 
 # What may change between two sessions of a run, because it does not change what is computed.
-MAY_DIFFER = ("run", "store", "device", "precision", "workers", "accumulate", "log_every",
-              "save_every", "keep", "checkpoint")  # fmt: skip
+MAY_DIFFER = ("run", "store", "device", "precision", "recompute", "workers", "accumulate",
+              "log_every", "save_every", "keep", "checkpoint")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class PretrainSettings:
     mask_share: float
     device: Literal["auto", "cpu", "cuda"]
     precision: Kind
+    recompute: bool
     workers: int
     log_every: int
     save_every: int

@@ -59,6 +59,9 @@ def train(settings: PretrainSettings, context: Context) -> int:
                                     Clips(data, settings.views, settings.probe_clips, with_words=True))  # fmt: skip
     seed_all(settings.seed)
     students = Students(settings.backbone.built(create), settings.audio_backbone.built(create)).to(context.device)
+    if settings.recompute and not hasattr(students.video.encoder.backbone, "recompute"):
+        raise UserError(f"recompute=true: backbone {settings.backbone.name} cannot (backbones/recompute.py)")
+    students.video.encoder.backbone.recompute = settings.recompute
     with open_run(settings.run, settings, context, may_differ=MAY_DIFFER) as run:
         code = _train(settings, context, run, precision, share, students, loader, validation)
     loader.close()

@@ -86,7 +86,7 @@ def test_views_need_torch_alone():
 
 def test_backbones_need_torch_alone():
     """And pytorchvideo only where one of its networks is made: its import stands inside a function."""
-    standard = {"__future__", "collections", "difflib", "functools", "inspect", "typing"}
+    standard = {"__future__", "collections", "contextlib", "difflib", "functools", "inspect", "typing"}
     for path in (PROJECT / "backbones").rglob("*.py"):
         foreign = {name.split(".")[0] for name in imported(path)} - standard - {"backbones"}
         assert foreign <= {"torch", "torchvision", "pytorchvideo"}, path

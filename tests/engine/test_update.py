@@ -141,6 +141,13 @@ def test_bf16_computes_in_bf16_and_keeps_weights_in_fp32():
     assert {parameter.grad.dtype for parameter in model.parameters()} == {torch.float32}
 
 
+def test_bf16_lets_products_of_fp32_numbers_round_their_factors_and_then_no_more():
+    for kind, expected in (("bf16", "medium"), ("fp32", "highest")):
+        with Precision(kind, CPU).autocast():
+            assert torch.get_float32_matmul_precision() == expected
+        assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_unknown_and_impossible_precisions():
     with pytest.raises(UserError, match=r"precision=fp61: did you mean fp16\? known are bf16, fp16, fp32"):
         Precision("fp61", CPU)

@@ -205,6 +205,11 @@ def test_a_batch_in_two_parts_is_the_batch(store, tmp_path):
         assert halves["values"]["loss"] == pytest.approx(whole["values"]["loss"], rel=2e-3, abs=2e-4)
 
 
+def test_recomputing_blocks_changes_no_digit(store, uninterrupted, tmp_path):
+    assert pretrain(store.root, tmp_path / "run", "recompute=true")[0] == [0]
+    assert untimed(tmp_path / "run") == untimed(uninterrupted)
+
+
 # ---------------------------------------------------------------------------------------------- bad input
 
 def test_bad_input_is_one_line_and_nothing_is_overwritten(store, uninterrupted, tmp_path):
