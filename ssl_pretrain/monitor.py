@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from datasets.clips import ClipDataset
 from datasets.views import ViewSettings, evaluation_view
+from engine.distributed import Context
 from engine.precision import Precision
 from ssl_pretrain.model import Students, Teachers, agreement_loss
 
@@ -98,12 +99,14 @@ class Probe(nn.Module):
 
 
 class Probes(nn.Module):
-    """One for each modality, with their optimiser; clips without a word (-1) are left out."""
+    """One for each modality, with their optimiser; clips without a word (-1) are left out. All ranks learn together, so
+    that theirs are the same: only rank 0's are saved."""
 
     LEARNING_RATE = 1e-3
 
-    def __init__(self, students: Students, words: int) -> None:
+    def __init__(self, students: Students, words: int, context: Context) -> None:
         super().__init__()
+        self._context = context
         self.video = Probe(students.video.encoder.backbone.dim, words)
         self.audio = Probe(students.audio.encoder.backbone.dim, words)
         self.optimizer = torch.optim.Adam(self.parameters(), lr=self.LEARNING_RATE)
@@ -111,13 +114,15 @@ class Probes(nn.Module):
     def learn(self, video: Tensor, audio: Tensor, word: Tensor) -> dict[str, Tensor]:
         """Features (B, T, D) of each modality and the words (B,) -> share of words guessed before learning them."""
         known = word >= 0
-        if known.sum() < 2:  # BatchNorm needs two
+        if self._context.any(bool(known.sum() < 2)):  # BatchNorm needs two
             return {}
         word = word[known]
         with torch.autocast(word.device.type, enabled=False):
             guesses = {"word_video": self.video(video[known]), "word_audio": self.audio(audio[known])}
             self.optimizer.zero_grad(set_to_none=True)
             sum(F.cross_entropy(guess, word) for guess in guesses.values()).backward()
+        for parameter in self.parameters():
+            self._context.sum(parameter.grad).div_(self._context.world)
         self.optimizer.step()
         return {name: (guess.argmax(dim=1) == word).float().mean() for name, guess in guesses.items()}
 

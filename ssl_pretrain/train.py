@@ -47,6 +47,8 @@ def train(settings: PretrainSettings, context: Context) -> int:
     # What can be wrong is found before the run folder is touched.
     precision = Precision(settings.precision, context.device)
     share = context.share_of(settings.batch, settings.accumulate)
+    if settings.teacher == "student_with_gradient" and context.world > 1:
+        raise UserError("teacher=student_with_gradient only shows what collapse is, in one process")
     with context.together("opening the data"):
         stores = [Store.open(path) for path in settings.store]
         data = ClipDataset(stores, split="train", labels=(REAL,), sound=True)
@@ -79,7 +81,8 @@ def _train(settings: PretrainSettings, context: Context, run: Run, precision: Pr
     students = context.synchronised_norms(students)
     teachers = Teachers(students)
     model = context.wrap(students)
-    probes = Probes(students, len(data.word_names)).to(context.device) if data.word_names else None
+    look = students.embeddings if settings.teacher == "student_with_gradient" else teachers
+    probes = Probes(students, len(data.word_names), context).to(context.device) if data.word_names else None
     optimizer = AdamP(groups(
         Part("encoders", [students.video.encoder, students.audio.encoder]),
         Part("predictors", [students.video.predictor, students.audio.predictor], scale=settings.predictor_rate,
@@ -115,7 +118,7 @@ def _train(settings: PretrainSettings, context: Context, run: Run, precision: Pr
                 factor = schedule.warmup_cosine(step, warmup=warmup, steps=steps)
                 rates = set_learning_rates(optimizer, base_rate, factor)
                 momentum = first_momentum
-                if settings.teacher == "student":
+                if settings.teacher != "momentum":
                     momentum = 0.0
                 elif settings.momentum_ramp:
                     momentum = schedule.momentum_to_one(step, start=first_momentum, steps=steps)
@@ -131,7 +134,7 @@ def _train(settings: PretrainSettings, context: Context, run: Run, precision: Pr
                     views = make_views(settings.views, draws[part], batch.frames[part], batch.sound[part])
                     with update.part(number, of=settings.accumulate):
                         # 1. The teachers look at clean views,
-                        video, audio = teachers(views.teacher_video, views.teacher_log_mel)
+                        video, audio = look(views.teacher_video, views.teacher_log_mel)
                         video_target, audio_target = targets(video), targets(audio)
                         # 2. the students at masked ones, and each predicts the other modality's teacher;
                         seen, heard = model(views.student_video, views.student_log_mel)

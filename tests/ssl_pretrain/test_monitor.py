@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from backbones import create
+from engine.distributed import Context
 from ssl_pretrain.model import Students
 from ssl_pretrain.monitor import (
     OFFSETS,
@@ -88,7 +89,7 @@ def test_probe_learns_and_leaves_the_networks_alone():
     torch.manual_seed(0)
     networks = Students(create("cnn_gru_attention", channels=[4, 8], pools=[2, 2], hidden=8, dim=16, input_size=32,
                                stem_stride=4), create("audio_resnet18", depths=[1, 1, 1, 1], width=4))  # fmt: skip
-    probes = Probes(networks, 3)
+    probes = Probes(networks, 3, Context())
     word = torch.arange(30) % 3
     # The word is the order of two sounds: the mean over the clip is the same for all.
     features = torch.zeros(30, T, 16)
