@@ -68,6 +68,10 @@ class Students(nn.Module):
     def forward(self, video: Tensor, log_mel: Tensor) -> tuple[Answer, Answer]:
         return self.video(video), self.audio(log_mel)
 
+    def embeddings(self, video: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
+        """What teachers would say that are the students themselves, gradient and all: the way to collapse."""
+        return self.video.encoder(video), self.audio.encoder(log_mel)
+
 
 class Teachers(nn.Module):
     """Copies of the students' encoders. They stay in train mode while training: see engine/ema.py."""

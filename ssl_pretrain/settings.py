@@ -32,7 +32,7 @@ class PretrainSettings:
     predictor_rate: float
     teacher_momentum: float
     momentum_ramp: bool
-    teacher: Literal["momentum", "student"]
+    teacher: Literal["momentum", "student", "student_with_gradient"]
     centred_targets: bool
     mask_fill: Literal["zero", "clip_mean"]
     mask_begin: float
