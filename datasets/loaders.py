@@ -36,11 +36,12 @@ class Epoch:
 
 
 class WindowOrder:
-    """For evaluation: every uniform window of every track, in order; the same each epoch."""
+    """For evaluation: every uniform window of every track, or of some of them, in order; the same each epoch."""
 
-    def __init__(self, dataset: ClipDataset):
-        windows = [uniform_windows(int(n), dataset.length) for n in dataset.usable]
-        self._clips = np.repeat(np.arange(len(dataset), dtype=np.int32), [len(starts) for starts in windows])
+    def __init__(self, dataset: ClipDataset, tracks: Sequence[int] | None = None):
+        chosen = np.arange(len(dataset), dtype=np.int32) if tracks is None else np.asarray(tracks, np.int32)
+        windows = [uniform_windows(int(n), dataset.length) for n in dataset.usable[chosen]]
+        self._clips = np.repeat(chosen, [len(starts) for starts in windows])
         self._starts = np.array([start for starts in windows for start in starts], np.int32)
 
     def __len__(self) -> int:
@@ -247,10 +248,11 @@ def make_loader(
 
 
 def make_evaluation_loader(
-    dataset: ClipDataset, batch_size: int, *, rank: int = 0, ranks: int = 1, workers: int = 0, prefetch: int = 2
-) -> ClipLoader:
-    """Every uniform window of every track, once over all ranks."""
-    return ClipLoader(dataset, WindowOrder(dataset), batch_size, seed=0, rank=rank, ranks=ranks,
+    dataset: ClipDataset, batch_size: int, *, tracks: Sequence[int] | None = None, rank: int = 0, ranks: int = 1,
+    workers: int = 0, prefetch: int = 2,
+) -> ClipLoader:  # fmt: skip
+    """Every uniform window of every track, or of those named, once over all ranks."""
+    return ClipLoader(dataset, WindowOrder(dataset, tracks), batch_size, seed=0, rank=rank, ranks=ranks,
                       workers=workers, prefetch=prefetch, training=False)  # fmt: skip
 
 

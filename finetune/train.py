@@ -151,6 +151,7 @@ def _train(settings: FinetuneSettings, context: Context, run: Run, precision: Pr
                 save_bundle(run.bundle, _bundled(student), {
                     "stage": "finetune", **plain(settings), "backbone": plain(network), "views": plain(views),
                     "calibration": calibration.to_dict(), "step": step, "generated": loader.dataset.generated,
+                    "trained_on": {"datasets": loader.dataset.dataset_names, "data": loader.dataset.fingerprint()},
                 }, report.card(settings, network, loader.dataset, found, step), overwrite=True)  # fmt: skip
 
     def enough() -> bool:

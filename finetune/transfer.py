@@ -24,7 +24,7 @@ def start(init: Path | None, teaching: Path | None, backbone: Network | None, *,
         network, bundle = backbone, None
     else:
         bundle = _stage_1(init)
-        network = _backbone_of(bundle)
+        network = backbone_of(bundle)
         if backbone is not None and backbone != network:
             raise UserError(f"bundle {init} has the backbone {_said(network)}, this run asks for {_said(backbone)}: "
                             "leave backbone= out, or give another init=")  # fmt: skip
@@ -36,7 +36,7 @@ def start(init: Path | None, teaching: Path | None, backbone: Network | None, *,
 
 def _teacher(teaching: Path) -> Teacher:
     bundle = _stage_1(teaching)
-    teacher = Teacher(_backbone_of(bundle).built(create))
+    teacher = Teacher(backbone_of(bundle).built(create))
     for name, module in (("backbone", teacher.backbone), ("projector", teacher.projector)):
         load_into(module, bundle, f"video_teacher.{name}")
     return teacher
@@ -50,7 +50,8 @@ def _stage_1(folder: Path) -> Bundle:
     return bundle
 
 
-def _backbone_of(bundle: Bundle) -> Network:
+def backbone_of(bundle: Bundle) -> Network:
+    """The video backbone that a bundle of either stage says it has."""
     chosen = bundle.config.get("backbone")
     if not isinstance(chosen, dict) or not isinstance(chosen.get("name"), str) or not isinstance(
             chosen.get("arguments"), dict):  # fmt: skip

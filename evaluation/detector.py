@@ -1,0 +1,94 @@
+"""A trained detector as others use it: a bundle of stage 2, read strictly, ready to judge clips."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from backbones import create
+from datasets.views import ViewSettings
+from engine.bundle import Bundle, load_bundle, load_into
+from engine.calibration import Calibration
+from engine.errors import UserError
+from engine.files import said_plainly
+from finetune.model import Detector as Networks
+from finetune.transfer import backbone_of
+
+NEUTRAL = Calibration()  # of bundles that bring none: threshold 0, temperature 1
+
+
+@dataclass(frozen=True)
+class Detector:
+    """`Detector.load(bundle).logits(clips)`"""
+
+    network: Networks  # in evaluation mode
+    views: ViewSettings  # what its clips must look like
+    calibration: Calibration | None  # None: nobody has measured where its threshold is
+    config: Mapping[str, Any]  # the settings that made it
+    bundle: Path
+    digest: str  # of the weights and settings, not of where they lie
+
+    @classmethod
+    def load(cls, bundle: Path | str, device: torch.device | str = "cpu") -> Self:
+        found = load_bundle(bundle)
+        stage = found.config.get("stage")
+        if stage != "finetune":
+            hint = f"; crosstalk finetune init={bundle} makes one of it" if stage == "pretrain" else ""
+            raise UserError(f"{bundle}: expected a bundle of stage 2 (crosstalk finetune); its config.yaml says stage "
+                            f"{stage}{hint}")  # fmt: skip
+        network = Networks(backbone_of(found).built(create))
+        load_into(network.backbone, found, "video_student.backbone")
+        load_into(network.classifier, found, "classifier")
+        network.requires_grad_(False).eval().to(device)
+        calibration = found.config.get("calibration")
+        if calibration is not None:
+            calibration = Calibration.from_dict(calibration, f"{bundle}: config.yaml, calibration")
+        return cls(network, _views(found), calibration, found.config, Path(bundle), digest_of(found.folder))
+
+    @torch.inference_mode()
+    def logits(self, clips: Tensor) -> Tensor:
+        """Normalised clips, float (B, 3, 25, 112, 112), RGB -> uncalibrated logits, float (B,): high is forged."""
+        size = self.views.size
+        if clips.ndim != 5 or clips.shape[1] != 3 or clips.shape[3:] != (size, size) or not clips.is_floating_point():
+            raise ValueError(f"clips must be float (B, 3, T, {size}, {size}), not {clips.dtype} {tuple(clips.shape)}")
+        return self.network(clips.to(self.network.classifier.weight.device)).float()
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Methods that it was told not to train on."""
+        return tuple(self.config.get("leave_out") or ())
+
+    def trained_on(self, dataset: str, method: str) -> bool | None:
+        """None where the bundle does not say: it was imported."""
+        if "leave_out" not in self.config:
+            return None
+        chosen, known = self.config.get("methods"), self.config.get("trained_on") or {}
+        if method in self.left_out or (chosen is not None and method not in chosen):
+            return False
+        return dataset in known["datasets"] if "datasets" in known else None
+
+
+def digest_of(bundle: Path) -> str:
+    total = hashlib.blake2b(digest_size=16)
+    for name in ("model.safetensors", "config.yaml"):
+        with said_plainly(f"bundle {bundle}"), (bundle / name).open("rb") as file:
+            total.update(hashlib.file_digest(file, "blake2b").digest())
+    return total.hexdigest()
+
+
+def _views(bundle: Bundle) -> ViewSettings:
+    """As in training; what a bundle does not say, and an imported one says nothing, is as published."""
+    given = bundle.config.get("views") or {}
+    unknown = [str(key) for key in given if key not in {field.name for field in fields(ViewSettings)}]
+    if unknown:
+        raise UserError(f"{bundle.folder}: config.yaml has unknown views: {', '.join(unknown)}")
+    try:
+        return ViewSettings(**given)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{bundle.folder}: config.yaml, views: {error}") from error
