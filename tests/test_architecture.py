@@ -15,7 +15,7 @@ FLOORS = {
     "evaluation": {"engine", "datasets", "backbones", "finetune"},
     "slurm": {"engine"},
     "finetune": {"engine", "datasets", "backbones"},
-    "benchmarks": {"engine", "datasets"},
+    "benchmarks": {"engine", "datasets", "backbones", "ssl_pretrain", "finetune", "evaluation"},
     "configs": set(),
 }
 OURS = {*FLOORS, "demo", "crosstalk", "tests"}

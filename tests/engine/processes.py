@@ -14,7 +14,7 @@ import torch._dynamo  # noqa: F401  what any optimiser imports at its first step
 from tests.engine import toy_training
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.engine.processes"])
+CONTEXT.set_forkserver_preload(["tests.engine.processes", "tests.ssl_pretrain.small", "tests.finetune.small"])
 
 
 def free_port() -> int:
