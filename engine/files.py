@@ -41,6 +41,8 @@ def said_plainly(doing: str) -> Iterator[None]:
             errno.EACCES: "permission denied",
             errno.EPERM: "operation not permitted",
             errno.ENOTDIR: "a part of the path is a file, not a folder",
+            errno.EEXIST: "there is a file of that name already",
+            errno.ENOENT: "no such file or folder, and none can be made there",
             errno.ENAMETOOLONG: "the name is too long",
         }
         if error.errno not in reasons:

@@ -167,6 +167,14 @@ def test_a_read_only_folder_is_one_line(tmp_path, resumed):
     run.chmod(0o755)
 
 
+def test_a_file_in_the_way_is_one_line(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(UserError, match="there is a file of that name already"), open_run(
+            tmp_path / "run", CONFIG, Context()):
+        pass
+    assert (tmp_path / "run").read_text() == "mine"
+
+
 def test_the_code_revision_is_gits(tmp_path, monkeypatch):
     monkeypatch.setattr("engine.run.PROJECT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))

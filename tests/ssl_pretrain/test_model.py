@@ -91,6 +91,35 @@ def test_the_video_loss_is_about_the_sound_teacher():
     assert all(p.grad is not None for p in networks.video.parameters())
 
 
+def test_gradient_is_that_of_a_slow_obvious_implementation():
+    networks = students()
+    teachers = Teachers(networks)
+    generator = torch.Generator().manual_seed(3)
+    video, log_mel = torch.randn(3, 3, 25, 32, 32, generator=generator), torch.randn(3, 1, 100, 80, generator=generator)
+    video_target, audio_target = teachers(video + 0.1, log_mel - 0.1)
+
+    def gradients(loss):
+        networks.zero_grad()
+        seen, heard = networks(video, log_mel)
+        loss(seen.prediction, heard.prediction).backward()
+        return {name: p.grad.clone() for name, p in networks.named_parameters()}
+
+    ours = gradients(lambda seen, heard: agreement_loss(seen, audio_target) + agreement_loss(heard, video_target))
+
+    def slowly(seen, heard):
+        total = 0
+        for prediction, target in ((seen, audio_target), (heard, video_target)):
+            for b in range(3):
+                for t in range(25):
+                    p, z = prediction[b, t], target[b, t]
+                    total = total - (p * z).sum() / ((p * p).sum().sqrt() * (z * z).sum().sqrt()) / 75
+        return total
+
+    theirs = gradients(slowly)
+    for name, gradient in ours.items():
+        assert torch.allclose(gradient, theirs[name], atol=1e-6, rtol=1e-3), name
+
+
 def test_teachers_start_equal_and_follow_by_the_formula():
     networks = students()
     teachers = Teachers(networks)
