@@ -121,7 +121,10 @@ def _shown(row: dict[str, Any], measures: Sequence[str]) -> dict[str, str]:
     """Without the measures that nobody asked for."""
     keys = list(row)
     always = [*keys[: keys.index("state") + 1], *(key for key in ("step", "epoch", "clips/s") if key in row)]
-    wanted = [key for measure in measures for key in row if key == measure or key.endswith(f" {measure}")]
+    wanted = []
+    for measure in measures:
+        named = [key for key in row if f"{key.rsplit(' ', 1)[-1]}_".startswith(f"{measure}_")]
+        wanted += [key for key in named if " " in key] or named  # of validation, else of training
     return {key: _number(row[key]) for key in [*always, *wanted]}
 
 

@@ -115,7 +115,11 @@ class Submission:
             return State("done")
         if self.executor == "slurm" and name in ("", "COMPLETED"):
             name = _accounting(record.id) or name
-        return State(_words(name)) if name else State("gone", error="it left neither a result nor a trace in SLURM")
+        if name:
+            return State(_words(name))
+        if self.executor == "local":
+            return State("stopped")
+        return State("gone", error="it left neither a result nor a trace in SLURM")
 
     def _result(self, record: Record, rank: int) -> tuple[str, Any] | None:
         path = submitit.core.utils.JobPaths(self.folder, record.id, rank).result_pickle
@@ -126,6 +130,7 @@ class Submission:
         paths = [submitit.core.utils.JobPaths(self.folder, record.id, rank).stderr for rank in range(record.tasks)]
         for path in paths:
             said = path.read_text(errors="replace").splitlines() if path.exists() else []
+            said = [line for line in said if not line.startswith("srun: ")] or said  # what it says of every failure
             if said:
                 return path, said[-lines:]
         return paths[0], []

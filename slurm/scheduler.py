@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -53,7 +54,7 @@ def executor(settings: SubmitSettings, verb: str, folder: Path, code: Path,
         **gpus, dependency=after and f"afterok:{after}", array_parallelism=settings.parallel or 1000, wckey=None,
         additional_parameters=more,
         # PYTHONSAFEPATH: the folder that we are in does not go before the copy of the code.
-        setup=[*settings.setup, f"export PYTHONPATH={code}", "export PYTHONSAFEPATH=1"],
+        setup=[*settings.setup, f"export PYTHONPATH={shlex.quote(str(code))}", "export PYTHONSAFEPATH=1"],
         # Since SLURM 22.05 srun does not take over the CPUs of sbatch; and when one rank fails the others must end.
         srun_args=["--kill-on-bad-exit=1", f"--cpus-per-task={settings.cpus}", *settings.srun],
     )  # fmt: skip
@@ -100,7 +101,7 @@ def require_slurm(settings: SubmitSettings, folders: Sequence[Path]) -> None:
     if missing:
         raise UserError(f"no {missing[0]} on this machine: submit from a login node of a cluster with SLURM, or run "
                         "the same here with cluster=local")  # fmt: skip
-    answer = subprocess.run(["sinfo", "--noheader", "--Node", "--format=%P|%N|%G"], capture_output=True, text=True)
+    answer = subprocess.run(["sinfo", "--noheader", "--Node", "--format=%P|%N|%G|%c"], capture_output=True, text=True)
     if answer.returncode:
         raise UserError(f"SLURM does not answer: {_reason(answer.stderr)}")
     nodes = [line.split("|") for line in answer.stdout.splitlines()]
@@ -111,12 +112,22 @@ def require_slurm(settings: SubmitSettings, folders: Sequence[Path]) -> None:
         if name not in partitions:
             raise UserError(f"partition={name}: this cluster has {', '.join(partitions)}")
     nodes = [node for node in nodes if node[0].removesuffix("*") in wanted]
-    most = max(_gpus(resources) for *_, resources in nodes)
-    if (settings.gpus or 0) > most:
-        raise UserError(f"gpus={settings.gpus}: no node of partition {','.join(wanted)} has more than {most} "
-                        "(gpus= counts those of each node)")  # fmt: skip
+    _require_room(settings, f"partition {','.join(wanted)}", nodes)
     if not settings.shared:
-        _require_shared(folders, [name for _, name, _ in nodes])
+        _require_shared(folders, [name for _, name, *_ in nodes])
+
+
+def _require_room(settings: SubmitSettings, where: str, nodes: Sequence[Sequence[str]]) -> None:
+    """Many clusters would take the job and let it wait for ever."""
+    if settings.nodes > len(nodes):
+        raise UserError(f"nodes={settings.nodes}: {where} has {len(nodes)}")
+    most = max(_gpus(resources) for _, _, resources, _ in nodes)
+    if (settings.gpus or 0) > most:
+        raise UserError(f"gpus={settings.gpus}: no node of {where} has more than {most} (gpus= is for each node)")
+    most, needed = max(int(cpus) for *_, cpus in nodes), settings.tasks * settings.cpus
+    if needed > most:
+        product = f"tasks x cpus is {settings.tasks} x {settings.cpus}"
+        raise UserError(f"{product}: no node of {where} has more than {most} CPUs")
 
 
 def _gpus(resources: str) -> int:

@@ -43,7 +43,8 @@ def main(arguments: Sequence[str]) -> int:
         _show(settings, verb, home, found)
         return 0
     if settings.executor == "slurm":
-        scheduler.require_slurm(settings, [home, Path.cwd(), *_paths(found)])
+        ours = [] if settings.python else [Path(sys.executable)]
+        scheduler.require_slurm(settings, [home, Path.cwd(), *ours, *_paths(found)])
     return _submit(settings, verb, home, found, rest)
 
 
@@ -60,7 +61,7 @@ def _sorted(arguments: Sequence[str]) -> tuple[str | None, list[str], list[str],
         key = argument.split("=", 1)[0].lstrip("+~").split(".")[0]
         if argument == "--dry-run":
             dry = True
-        elif key in OWN_KEYS or argument.startswith("-") or argument == "job":
+        elif ("=" in argument and key in OWN_KEYS) or argument.startswith("-") or argument == "job":
             own.append(argument)
         elif "=" not in argument and verb is None:
             verb = argument
