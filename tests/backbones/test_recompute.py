@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones import create
+from benchmarks.train_step import Kept
 
 TINY = {
     "cnn_gru_attention": {"channels": (4, 8), "pools": (2, 2), "hidden": 8, "dim": 12, "input_size": 32},
@@ -17,17 +18,12 @@ TINY = {
 
 def step(backbone: nn.Module, video: Tensor, kind: str) -> tuple[Tensor, int]:
     """Forward and backward; the features, and how many bytes were kept in between."""
-    kept = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
     with torch.autocast("cpu", torch.bfloat16, enabled=kind == "bf16"):
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with Kept() as kept:
             features = backbone(video)
+            bytes_kept = kept.bytes()
         features.float().square().sum().backward()
-    return features, sum(kept.values())
+    return features, bytes_kept
 
 
 @pytest.mark.parametrize("kind", ["fp32", "bf16"])
