@@ -151,16 +151,27 @@ def test_the_copy_is_what_runs(tmp_path):
 
 # ------------------------------------------------------------------------------------------------ without a scheduler
 
-def start(*arguments):
-    return subprocess.Popen([sys.executable, "-m", "crosstalk", "submit", *map(str, arguments)], cwd=PROJECT,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                            env=os.environ | {"OMP_NUM_THREADS": "1"})
+@pytest.fixture
+def start():
+    """`crosstalk submit` as a process; it takes its jobs along if a test fails."""
+    started = []
+
+    def begin(*arguments):
+        command = [sys.executable, "-m", "crosstalk", "submit", *map(str, arguments)]
+        started.append(subprocess.Popen(command, cwd=PROJECT, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True,
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.terminate()
+        process.wait()
 
 
-def test_a_sweep_on_this_machine_in_two_processes_each(store, tmp_path, capsys):
+def test_a_sweep_on_this_machine_in_two_processes_each(start, store, tmp_path, capsys):
     process = start("pretrain", f"store={store}", *SMALL, "epochs=1", "seed=0,1", "parallel=2", *LOCAL, "tasks=2",
                     f"run={tmp_path / 'sweep'}")
-    said, _ = process.communicate(timeout=200)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == 0 and said.count(" started: seed=") == said.count(" done: seed=") == 2, said
     assert slurm.jobs.main([str(tmp_path / "sweep")]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -171,17 +182,17 @@ def test_a_sweep_on_this_machine_in_two_processes_each(store, tmp_path, capsys):
     assert capsys.readouterr().out == "nothing of it waits or runs\n"
 
 
-def test_interrupted_here_it_saves(store, tmp_path):
+def test_interrupted_here_it_saves(start, store, tmp_path):
     arguments = ("pretrain", f"store={store}", *SMALL, "epochs=400", "save_every=100000", *LOCAL, f"run={tmp_path}/run")
     process = start(*arguments)
-    path, deadline = tmp_path / "run/metrics.jsonl", time.monotonic() + 60
+    path, deadline = tmp_path / "run/metrics.jsonl", time.monotonic() + 120
     while not path.exists() or path.read_text().count("\n") < 5:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode == 143
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not list((tmp_path / "run/checkpoints").glob("step-*")):
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -191,9 +202,9 @@ def test_interrupted_here_it_saves(store, tmp_path):
     assert submission.state(submission.jobs[0]).name == "stopped"
 
 
-def test_a_failing_job_here_says_why(tmp_path, capsys):
+def test_a_failing_job_here_says_why(start, tmp_path, capsys):
     process = start("pretrain", f"store={tmp_path}/nothing", *SMALL, *LOCAL, f"run={tmp_path}/run")
-    said, _ = process.communicate(timeout=100)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == 1 and "failed: " in said and f"no store at {tmp_path}/nothing" in said
     assert slurm.jobs.main([f"{tmp_path}/run"]) == 1
     assert f"failed: no store at {tmp_path}/nothing" in capsys.readouterr().out
