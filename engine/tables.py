@@ -73,8 +73,8 @@ class Table:
         def text(value: str) -> str:
             return re.sub(r"([\\`*_|<~])", r"\\\1", " ".join(value.split()))
 
-        lines = [[text(name) for name in self.head], ["---:" if right else "---" for right in self._right()]]
-        for row in self._printed():
+        lines = [[text(name) for name in self.head], ["---:" if right else "---" for right in self.right()]]
+        for row in self.printed():
             lines.append([text(cell) if isinstance(cell, str) else cell.joined("**{}**", "±") for cell in row])
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -91,8 +91,8 @@ class Table:
 
         body = [line([text(cell) if isinstance(cell, str) else
                       cell.joined(r"\textbf{{{}}}", r"$\pm$").replace("-", "$-$") for cell in row])
-                for row in self._printed()]  # fmt: skip
-        kinds = "".join("r" if right else "l" for right in self._right())
+                for row in self.printed()]  # fmt: skip
+        kinds = "".join("r" if right else "l" for right in self.right())
         return (f"\\begin{{tabular}}{{{kinds}}}\n\\toprule\n{line([text(name) for name in self.head])}"
                 f"\\midrule\n{''.join(body)}\\bottomrule\n\\end{{tabular}}\n")  # fmt: skip
 
@@ -122,36 +122,37 @@ class Table:
         ]  # fmt: skip
         return json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
-    def _right(self) -> list[bool]:
+    def right(self) -> list[bool]:
         """Columns of numbers are set flush right."""
         columns = [[row[i] for row in self.rows if row[i] is not None] for i in range(len(self.head))]
         return [bool(column) and not any(isinstance(cell, str) for cell in column) for column in columns]
 
-    def _printed(self) -> list[list[str | _Number]]:
+    def printed(self) -> list[list[str | Number]]:
+        """For readers: what each cell says, rounded, the best marked."""
         printed = [[self._cell(cell) for cell in row] for row in self.rows]
         for name, end in self.best.items():
             column = [row[self.head.index(name)] for row in printed]
-            numbers = [cell for cell in column if isinstance(cell, _Number)]
+            numbers = [cell for cell in column if isinstance(cell, Number)]
             top = (max if end == "max" else min)((float(number.value) for number in numbers), default=None)
             for number in numbers:
                 number.best = float(number.value) == top
         return printed
 
-    def _cell(self, cell: Content) -> str | _Number:
+    def _cell(self, cell: Content) -> str | Number:
         if cell is None:
             return MISSING
         if isinstance(cell, str):
             return cell
         if isinstance(cell, Cell):
-            return _Number(self._number(cell.value), {k: self._number(v) for k, v in cell.extras().items()})
-        return _Number(self._number(cell), {})
+            return Number(self._number(cell.value), {k: self._number(v) for k, v in cell.extras().items()})
+        return Number(self._number(cell), {})
 
     def _number(self, value: float) -> str:
         return str(int(value)) if isinstance(value, Integral) else f"{float(value):z.{self.digits}f}"
 
 
 @dataclass
-class _Number:
+class Number:
     """As it reads."""
 
     value: str

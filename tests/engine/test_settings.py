@@ -18,6 +18,7 @@ SCHEMAS = {
     "inspect": ("datasets.inspection", "InspectSettings"),
     "synthesize": ("datasets.synthetic.command", "SynthesizeSettings"),
     "demo": ("demo", "DemoSettings"),
+    "benchmark": ("evaluation.settings", "BenchmarkSettings"),
     "import": ("evaluation.published", "ImportSettings"),
     "finetune": ("finetune.settings", "FinetuneSettings"),
     "pretrain": ("ssl_pretrain.settings", "PretrainSettings"),
