@@ -113,7 +113,7 @@ def _axes(settings: Sequence[Mapping[str, str]]) -> list[str]:
     keys = list(dict.fromkeys(key for one in settings for key in one))
     differing = [key for key in keys if len({one.get(key) for one in settings}) > 1]
     names = {name: place for place, name in enumerate(TELLING)}
-    differing.sort(key=lambda key: names.get(key.split(".")[0], len(names)))
+    differing.sort(key=lambda key: (names.get(key.split(".")[0], len(names)), key.count(".")))
 
     def combinations(chosen: Sequence[str]) -> int:
         return len({tuple(one.get(key) for key in chosen) for one in settings})
