@@ -52,7 +52,7 @@ def judge(settings: BenchmarkSettings, detectors: Sequence[Detector], stores: Se
         made = plan(settings.protocol, detectors, stores)
     config, say = record.config_of(settings, detectors, stores), Speaker(context)
     with open_run(settings.run, config, context, may_differ=MAY_DIFFER) as run, StopSignal(context) as stop:
-        for line in (*run.notes, *made.missing):
+        for line in (*run.notes, *results.missing(made)):
             say.attention(f"note: {line}")
         if not score(made.parts, settings.run, precision, context, stop, batch=settings.batch,
                      workers=settings.workers):  # fmt: skip
@@ -75,7 +75,8 @@ def _conclude(settings: BenchmarkSettings, made: Plan, detectors: Sequence[Detec
     record.write_results(folder, protocol.name, about, found.notes, found.tables)
     report.write(folder / "report.html", protocol, found, tables, about)
     for note in found.notes:
-        say.attention(f"note: {note}")
+        if note not in results.missing(made):  # which was said before scoring began
+            say.attention(f"note: {note}")
     for name, cell in ({one.line.name: one.auc for one in found.found} | found.means).items():
         say.say(f"{name}: AUC {results.shown(cell)} %")
     if about["generated"]:

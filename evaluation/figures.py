@@ -78,7 +78,7 @@ def histogram(real: Sequence[float], forged: Sequence[float], calibration: Calib
     low, high = span
     counts = [np.histogram(values, bins, span)[0] / max(len(values), 1) for values in (real, forged)]
     top = float(max(count.max() for count in counts)) or 1.0
-    ticks = {i / 4: f"{low + (high - low) * i / 4:.3g}" for i in range(5)}
+    ticks = {(value - low) / (high - low): f"{value:g}" for value in _round_numbers(low, high)}
     axes = _Axes("logit: the higher, the more forged", "share of videos", ticks, {0: "0", 1: f"{100 * top:.0f} %"})
     for number in range(bins):
         for count, name in zip(counts, ("--real", "--forged"), strict=True):
@@ -87,6 +87,13 @@ def histogram(real: Sequence[float], forged: Sequence[float], calibration: Calib
         at = (calibration.threshold - low) / (high - low)
         axes.line((at, at), (0, 1), "--ink", "dashed")
     return axes.svg("scores of real and forged videos")
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """At most six, 1, 2 or 5 times a power of ten apart."""
+    power = 10.0 ** np.floor(np.log10((high - low) / 5))
+    step = next(factor * power for factor in (1, 2, 5, 10) if (high - low) / (factor * power) <= 5.5)
+    return [round(i * step, 10) for i in range(int(np.ceil(low / step)), int(np.floor(high / step)) + 1)]
 
 
 def reliability(curves: Mapping[str, Sequence[Bin]]) -> Markup:

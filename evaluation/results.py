@@ -37,6 +37,10 @@ def results(plan: Plan, protocol: Protocol, scores: Tables, draws: int, seed: in
     return Results(found, means, notes, tables)
 
 
+def missing(plan: Plan) -> list[str]:
+    return [f"not measured: {line}" for line in plan.missing]
+
+
 def percent(cell: Cell) -> Cell:
     return Cell(100 * cell.value, *(None if end is None else 100 * end for end in (cell.low, cell.high, cell.spread)))
 
@@ -44,18 +48,21 @@ def percent(cell: Cell) -> Cell:
 def _main(plan: Plan, protocol: Protocol, found: Sequence[Found], means: dict[str, Cell]) -> Table:
     head = [WHAT[protocol.lines], "trained on", "real", "forged", "AUC %", "AUC of clips %", "AP %", "EER %",
             "accuracy %", "TPR at 1 % FPR", "TPR at 10 % FPR"]  # fmt: skip
-    rows: list[list[Content]] = []
+    rows: dict[str, list[Content]] = {name: [name, *[None] * (len(head) - 1)] for name in _wanted(protocol)}
     for one in found:
-        m = one.metrics
-        rows.append([one.line.name, one.line.trained_on, m.n_real, m.n_forged, percent(one.auc), percent(one.clip_auc),
-                     percent(one.average_precision), percent(one.eer), 100 * m.accuracy, 100 * m.tpr_at_fpr_1,
-                     100 * m.tpr_at_fpr_10])  # fmt: skip
-    rows += [[name, None, None, None, percent(mean), *[None] * 6] for name, mean in means.items()]
-    given = {one.line.name for one in found}
-    wanted = [one.name for one in protocol.sets] if protocol.lines == "sets" else (
-        list(protocol.methods or ()) if protocol.lines == "left_out" else [])  # fmt: skip
-    rows += [[name, *[None] * (len(head) - 1)] for name in wanted if name not in given]
-    return Table(head, rows)
+        m, name = one.metrics, one.line.name
+        rows[name] = [name, one.line.trained_on, m.n_real, m.n_forged, percent(one.auc), percent(one.clip_auc),
+                      percent(one.average_precision), percent(one.eer), 100 * m.accuracy, 100 * m.tpr_at_fpr_1,
+                      100 * m.tpr_at_fpr_10]  # fmt: skip
+    rows |= {name: [name, None, None, None, percent(mean), *[None] * 6] for name, mean in means.items()}
+    return Table(head, list(rows.values()))
+
+
+def _wanted(protocol: Protocol) -> list[str]:
+    """Lines that the protocol has whether or not there is anything to fill them with."""
+    if protocol.lines == "sets":
+        return [one.name for one in protocol.sets]
+    return list(protocol.methods or ()) if protocol.lines == "left_out" else []
 
 
 def _severities(found: Sequence[Found], means: dict[str, Cell]) -> Table:
@@ -91,7 +98,7 @@ def _published(protocol: Protocol) -> Table:
 
 
 def _remarks(plan: Plan, protocol: Protocol, found: Sequence[Found]) -> list[str]:
-    remarks = [f"not measured: {line}" for line in plan.missing]
+    remarks = missing(plan)
     if protocol.lines == "perturbations":
         partial = {name: len(lines) for name, lines in plan.means.items() if len(lines) < len(SEVERITIES)}
         remarks += [f"{name}: the mean is over {count} severities, not {len(SEVERITIES)}"

@@ -163,6 +163,30 @@ def test_killed_and_continued_scores_no_video_twice(material, in_dataset, tmp_pa
         assert not mine["logit"] or float(mine["logit"]) == pytest.approx(float(other["logit"]), abs=1e-4)
 
 
+def stop_after_a_piece():
+    """SIGTERM, as SLURM sends it before the time is up."""
+    import finetune.scoring
+
+    finetune.scoring.BATCHES_TOGETHER = 2
+    add = scored.Journal.add
+
+    def added(self, videos):
+        add(self, videos)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    scored.Journal.add = added
+
+
+def test_asked_to_stop_it_keeps_what_it_has_and_says_so_by_its_exit_code(material, tmp_path):
+    arguments = [f"model={material / 'bundle'}", f"store={material / 'celeb'}", "batch=1"]
+    codes, said = judged(tmp_path / "run", *arguments, prepare=stop_after_a_piece)
+    assert codes == [128 + signal.SIGTERM] and "Traceback" not in said
+    (journal,) = (tmp_path / "run" / "scores").glob("*.jsonl")
+    assert 1 < len(journal.read_text().splitlines()) < 7
+    codes, said = judged(tmp_path / "run", *arguments)
+    assert codes == [0], said
+
+
 def test_a_folder_of_another_model_is_refused(material, in_dataset):
     codes, said = judged(in_dataset, f"model={material / 'no_FaceSwap'}", f"store={material / 'ff'}")
     assert codes == [2] and "belongs to other settings" in said
@@ -176,7 +200,7 @@ def test_cross_dataset(material):
                          "protocol.sets.0.methods=[FaceSwap]")  # fmt: skip
     assert codes == [0], said
     lines = {line["test set"]: line for line in table(material / "cross")}
-    assert list(lines) == ["FaceShifter", "Celeb-DF v2", "DeeperForensics", "mean", "DFDC"]
+    assert list(lines) == ["FaceShifter", "Celeb-DF v2", "DFDC", "DeeperForensics", "mean"]
     assert lines["DFDC"]["AUC %"] is None and "crosstalk prepare data=dfdc" in said
     rows = read(material / "cross" / "scores.csv")
     real = [row for row in rows if row["dataset"] == "faceforensics" and row["label"] == "0" and row["logit"]]
