@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+import torch
+
 from datasets.store import Store
 from engine.distributed import Context, distributed
 from engine.errors import UserError
@@ -33,6 +35,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"unknown settings {', '.join(options)}; see: crosstalk benchmark --help")
     # PyTorch then asks for huge pages for large tensors; it looks when it makes the first (docs/performance.md).
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    # Convolutions of fp32 on a GPU would use TF32, whose ten bits depend on the batch in a logit's second digit.
+    torch.backends.cudnn.allow_tf32 = False
     with distributed(settings.device) as context:
         precision = Precision(settings.precision, context.device)
         with context.together("opening the data"):

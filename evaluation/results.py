@@ -103,6 +103,11 @@ def _remarks(plan: Plan, protocol: Protocol, found: Sequence[Found]) -> list[str
         partial = {name: len(lines) for name, lines in plan.means.items() if len(lines) < len(SEVERITIES)}
         remarks += [f"{name}: the mean is over {count} severities, not {len(SEVERITIES)}"
                     for name, count in partial.items()]  # fmt: skip
+        videos = {line.name: set(line.reals.data.videos.tolist()) for line in plan.lines}
+        others = [name for name, its in videos.items() if its != videos.get(CLEAN, its)]
+        if others:
+            remarks.append(f"{', '.join(others)}: not the same videos as the clean ones, so that the difference is not "
+                           "the perturbation's alone")  # fmt: skip
     lost = {(one.line.name, one.without_clips) for one in found if one.without_clips}
     remarks += [f"{name}: {count} videos are shorter than a clip and are in no number" for name, count in sorted(lost)]
     for detector in {id(part.detector): part.detector for part in plan.parts}.values():

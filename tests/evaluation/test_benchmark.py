@@ -239,6 +239,15 @@ def test_robustness_finds_the_stores_by_what_was_done_to_them(material):
     assert clean["mean"]["value"] == auc["clean"] and blur["severity 1"] == auc["blur 1"] and blur["severity 2"] is None
     assert blur["mean"]["value"] == pytest.approx((auc["blur 1"] + auc["blur 3"]) / 2)
     assert "blur: the mean is over 2 severities, not 5" in said and "perturb=noise severity=1" in said
+    assert "not the same videos" not in said
+
+
+def test_robustness_on_other_videos_than_the_clean_ones_is_said(material, tmp_path):
+    small_store(tmp_path / "noise", people=3, perturb=("noise", 5))
+    codes, said = judged(tmp_path / "run", f"model={material / 'bundle'}", f"store=[{material}/ff,{tmp_path}/noise]",
+                         "protocol=robustness")  # fmt: skip
+    assert codes == [0], said
+    assert "note: noise 5: not the same videos as the clean ones" in said
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
