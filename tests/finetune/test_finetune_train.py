@@ -35,7 +35,7 @@ from finetune.validation import by_method
 from tests.engine.processes import finish
 from tests.finetune.small import BACKBONE, SMALL, small_bundle, small_store, start, tuned
 from tests.ssl_pretrain.small import small_store as speaking_store
-from tests.ssl_pretrain.test_train import frozen_norms
+from tests.ssl_pretrain.test_pretrain_train import frozen_norms
 
 
 @pytest.fixture(scope="module")
