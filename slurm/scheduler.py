@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
@@ -9,7 +10,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 
 import submitit
@@ -72,7 +73,7 @@ def script(settings: SubmitSettings, verb: str, folder: Path, code: Path, count:
 def submit(made: submitit.Executor, jobs: Sequence[VerbJob], code: Path) -> list[submitit.Job]:
     """One job, or an array of them."""
     try:
-        with _environment(made, code):
+        with _environment(made, code), redirect_stderr(io.StringIO()):  # sbatch's words come in the error, too
             return made.submit_array(jobs)
     except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
         raise UserError(f"sbatch refused: {_reason(str(error))}; nothing was submitted") from None
@@ -91,8 +92,8 @@ def _environment(made: submitit.Executor, code: Path) -> Iterator[None]:
 
 def _reason(said: str) -> str:
     lines = [line.split("error: ", 1)[1].strip() for line in said.splitlines() if "error: " in line]
-    chosen = [line for line in lines if not line.startswith("Batch job submission failed")] or lines
-    return "; ".join(dict.fromkeys(chosen)) or said.strip().splitlines()[-1]
+    lines = [line.removeprefix("Batch job submission failed: ") for line in lines]
+    return "; ".join(dict.fromkeys(lines)) or said.strip().splitlines()[-1]
 
 
 def require_slurm(settings: SubmitSettings, folders: Sequence[Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import sys
@@ -115,6 +116,8 @@ def _submit(settings: SubmitSettings, verb: str, home: Path, found: Sequence[Com
     finally:
         if not (folder / "submission.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # there are earlier submissions
+                home.rmdir()
 
 
 def _queue(settings: SubmitSettings, submission: Submission, code: Path, found: Sequence[Combination],

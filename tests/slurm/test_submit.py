@@ -17,6 +17,7 @@ from engine.journal import read_metrics
 from engine.settings import Shown, known_keys, load
 from engine.verbs import VERBS
 from slurm import records, scheduler, snapshot
+from slurm.job import VerbJob
 from slurm.settings import SubmitSettings, minutes
 from slurm.sweep import combinations
 from tests.ssl_pretrain.small import SMALL, small_store
@@ -262,3 +263,14 @@ def test_jobs_of_a_folder_without_any(tmp_path):
         slurm.jobs.main([])
     with pytest.raises(Shown):
         slurm.jobs.main(["--help"])
+
+
+def test_requeued_so_many_times_and_no_more(monkeypatch):
+    job = VerbJob("pretrain", ["seed=0"], None, requeues=2)
+    again = job.checkpoint().function
+    assert (again.verb, again.arguments, again.times_requeued) == ("pretrain", ("seed=0",), 1)
+    again.checkpoint()
+    with pytest.raises(UserError, match=r"not requeued: that was done 2 times \(requeues=2\); "):
+        again.checkpoint()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # SLURM's own count goes before
+    again.checkpoint()
