@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"unknown settings {', '.join(options)}; see: crosstalk benchmark --help")
     # PyTorch then asks for huge pages for large tensors; it looks when it makes the first (docs/performance.md).
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    # Convolutions of fp32 on a GPU would use TF32, whose ten bits depend on the batch in a logit's second digit.
+    # On a GPU fp32 convolutions would be TF32 by default: ten bits, and no longer the same whatever the batch.
     torch.backends.cudnn.allow_tf32 = False
     with distributed(settings.device) as context:
         precision = Precision(settings.precision, context.device)
