@@ -128,12 +128,13 @@ class Submission:
     def log(self, record: Record, lines: int) -> tuple[Path, list[str]]:
         """The last lines of what rank 0 (or else the first that says more) wrote to its error log."""
         paths = [submitit.core.utils.JobPaths(self.folder, record.id, rank).stderr for rank in range(record.tasks)]
-        for path in paths:
-            said = path.read_text(errors="replace").splitlines() if path.exists() else []
-            said = [line for line in said if not line.startswith("srun: ")] or said  # what it says of every failure
-            if said:
-                return path, said[-lines:]
-        return paths[0], []
+        written = {path: path.read_text(errors="replace").splitlines() for path in paths if path.exists()}
+        for path, said in written.items():
+            # What srun and slurmstepd say of every failure is not its reason.
+            own = [line for line in said if not line.startswith(("srun: ", "slurmstepd"))]
+            if own:
+                return path, own[-lines:]
+        return next(((path, said[-lines:]) for path, said in written.items() if said), (paths[0], []))
 
     def cancel(self, record: Record) -> None:
         if self.executor == "slurm":
