@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,9 @@ from torch.utils.data import DataLoader
 from datasets.clips import NO_LABEL, ClipDataset, uniform_windows
 from datasets.records import FORGED, REAL
 from engine.errors import UserError
+
+# PyTorch thinks two loader processes of one core each too many; how many there are is the user's to say.
+warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
 
 # --------------------------------------------------------------------------------------------------- orders
 
