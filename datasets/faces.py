@@ -193,16 +193,27 @@ def transformed(landmarks: np.ndarray, a: complex, b: complex) -> np.ndarray:
     return np.stack([w.real, w.imag], axis=1)
 
 
-def crop(picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3) and smoothed (68, 2) landmarks to the aligned uint8 (150, 150, 3) crop.
+def place(landmarks: np.ndarray) -> tuple[complex, complex]:
+    """Where the aligned crop of smoothed (68, 2) landmarks lies in its picture: (origin, step).
 
-    One resampling, at sub-pixel position: cutting whole pixels out of an aligned picture would let the crop hop by one.
+    Crop pixel u = x + iy shows picture point origin + step * u.
     """
     a, b = align(landmarks)
     centre = transformed(landmarks[15:], a, b).mean(0)
     corner = complex(*(centre - (CROP - 1) / 2))  # reference coordinates of the crop's first pixel
-    # Crop pixel u shows picture point (u + corner - b) / a.
-    back, origin = 1 / a, (corner - b) / a
+    return (corner - b) / a, 1 / a
+
+
+def crop(picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3) and smoothed (68, 2) landmarks to the aligned uint8 (150, 150, 3) crop."""
+    return cut(picture, *place(landmarks))
+
+
+def cut(picture: np.ndarray, origin: complex, back: complex) -> np.ndarray:
+    """The uint8 (150, 150, 3) crop of a uint8 (H, W, 3) picture that `place` names.
+
+    One resampling, at sub-pixel position: cutting whole pixels out of an aligned picture would let the crop hop by one.
+    """
     corners = [origin + back * complex(x, y) for x in (0, CROP - 1) for y in (0, CROP - 1)]
     height, width = picture.shape[:2]
     left = max(0, int(min(z.real for z in corners)) - 4)

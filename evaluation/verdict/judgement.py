@@ -5,9 +5,11 @@ Times are frames of the video at 25 a second, counted from its start.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 FRAME_RATE = 25
 Verdict = Literal["real", "forged", "cannot tell"]
@@ -26,7 +28,7 @@ class Window:
 class Person:
     """One face, followed without a break. The same person out of sight for long comes back as another one."""
 
-    number: int  # in the order of weight: 0 is the face that is seen longest and largest
+    number: int  # in the order of weight: 1 is the face that is seen longest and largest
     start: int  # first frame
     frames: int
     side: float  # mean side of the face in pixels of the video
@@ -36,6 +38,9 @@ class Person:
     verdict: Verdict
     reason: str | None = None  # why nothing can be told of it
     familiar: bool | None = None  # None: the model brings nothing to tell by
+    # Where its crops were cut out, for whoever reads the file again to draw on it: complex (frames, 2), the origin and
+    # the step of `datasets.faces.place`. 32 bytes a frame.
+    places: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Judgement:
     familiar: bool | None = None  # of the person that decides
     agreement: Agreement | None = None  # None: not asked for
     notes: tuple[str, ...] = ()
+    took: float | None = field(default=None, compare=False)  # seconds that all this needed
 
     @property
     def seconds(self) -> float:

@@ -14,6 +14,7 @@ from datasets.faces import (
     Smoother,
     align,
     crop,
+    place,
     similarity,
     track_faces,
     transformed,
@@ -211,6 +212,8 @@ def test_crop_shows_the_right_place(scale, angle):
     expected = colours(back[:, 0], back[:, 1]).reshape(CROP, CROP, 3)
     assert np.abs(result - expected).max() < 4  # rounding twice, and averaging blocks of a curve
     assert np.abs(result.astype(float) - expected).mean() < 1.0
+    origin, step = place(seen)
+    np.testing.assert_allclose(origin + step * (u + 1j * v).ravel(), back[:, 0] + 1j * back[:, 1], atol=1e-6)
 
 
 def test_crop_moves_by_parts_of_a_pixel():
