@@ -9,12 +9,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch._dynamo  # noqa: F401  what any optimiser imports at its first step; two seconds
+import torch
+import torch._dynamo  # what any optimiser imports at its first step; two seconds
 
+from engine import command
+from engine.verbs import main_of
 from tests.engine import toy_training
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.engine.processes", "tests.ssl_pretrain.small", "tests.finetune.small"])
+CONTEXT.set_forkserver_preload(["tests.engine.processes", "ssl_pretrain.train", "finetune.train"])
 
 
 def free_port() -> int:
@@ -30,9 +33,10 @@ def ranks(count: int) -> list[dict[str, str]]:
              "MASTER_PORT": port} for rank in range(count)]
 
 
-def start(arguments: Sequence[str], environment: dict[str, str], said: Path):
-    """The toy training as a command of its own; what it writes goes to the file `said`."""
-    process = CONTEXT.Process(target=_command, args=(list(arguments), environment, said), daemon=True)
+def start(verb: str, arguments: Sequence[str], environment: dict[str, str], said: Path, prepare=None):
+    """A verb (or the toy training) as a command of its own, after `prepare()` if there is something to change in it
+    first; what it writes goes to the file `said`."""
+    process = CONTEXT.Process(target=_command, args=(verb, list(arguments), environment, said, prepare), daemon=True)
     process.start()
     return process
 
@@ -45,20 +49,28 @@ def finish(process, seconds: float = 60) -> int:
     return process.exitcode
 
 
-def toy(run: Path, *arguments: str, world: int = 1) -> tuple[list[int], str]:
-    """Exit codes of the ranks and all they said."""
+def finished(verb: str, run: Path, *arguments: str, world: int = 1, prepare=None,
+             seconds: float = 120) -> tuple[list[int], str]:  # fmt: skip
+    """The verb with run=`run`, done, in so many processes: exit codes of the ranks and all they said."""
     run.parent.mkdir(parents=True, exist_ok=True)
     environments = ranks(world) if world > 1 else [{}]
     said = [run.parent / f"{run.name}.rank{rank}.txt" for rank in range(world)]
-    crew = [start([f"run={run}", *arguments], environment, file)
-            for environment, file in zip(environments, said, strict=True)]
-    codes = [finish(process) for process in crew]
+    crew = [start(verb, [f"run={run}", *arguments], environment, file, prepare)
+            for environment, file in zip(environments, said, strict=True)]  # fmt: skip
+    codes = [finish(process, seconds) for process in crew]
     return codes, "".join(file.read_text() for file in said)
 
 
-def _command(arguments: list[str], environment: dict[str, str], said: Path) -> None:
+def toy(run: Path, *arguments: str, world: int = 1) -> tuple[list[int], str]:
+    return finished("toy", run, *arguments, world=world, seconds=60)
+
+
+def _command(verb: str, arguments: list[str], environment: dict[str, str], said: Path, prepare) -> None:
     os.environ.update(environment)
     output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    sys.exit(toy_training.command.run("toy", toy_training.main, arguments))
+    torch.set_num_threads(1)
+    if prepare is not None:
+        prepare()
+    sys.exit(command.run(verb, toy_training.main if verb == "toy" else main_of(verb), arguments))

@@ -67,7 +67,7 @@ def test_killed_with_kill_9_again_and_again(uninterrupted, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_asked_to_stop_it_saves_and_says_so(uninterrupted, tmp_path, number):
     run = tmp_path / "run"
-    process = start([f"run={run}", "slow=0.05", "save_every=100", "log_every=1"], {}, tmp_path / "said")
+    process = start("toy", [f"run={run}", "slow=0.05", "save_every=100", "log_every=1"], {}, tmp_path / "said")
     deadline = time.monotonic() + 30
     while not (run / "metrics.jsonl").exists() or (run / "metrics.jsonl").read_text().count("\n") < 3:
         assert time.monotonic() < deadline

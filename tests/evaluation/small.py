@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import torch
 
-import evaluation.benchmark
 from backbones import create
 from benchmarks.stores import Track, write_store
 from datasets.store import Store
-from engine import command
 from engine.bundle import save_bundle
 from engine.run import PROJECT
 from finetune.model import Detector
-from tests.engine.processes import CONTEXT, finish, ranks
+from tests.engine.processes import finished
 from tests.finetune.small import BACKBONE
 from tests.ssl_pretrain.small import talking
 
@@ -69,21 +66,9 @@ def small_store(root: Path, dataset: str = "faceforensics", methods: tuple[str, 
     return Store.open(root)
 
 
-def start(arguments: list[str], environment: dict[str, str], said: Path, prepare=None):
-    process = CONTEXT.Process(target=_benchmark, args=(arguments, environment, said, prepare), daemon=True)
-    process.start()
-    return process
-
-
 def judged(run: Path, *arguments: str, world: int = 1, prepare=None) -> tuple[list[int], str]:
     """Exit codes of the ranks and all that they said."""
-    run.parent.mkdir(parents=True, exist_ok=True)
-    environments = ranks(world) if world > 1 else [{}]
-    said = [run.parent / f"{run.name}.rank{rank}.txt" for rank in range(world)]
-    crew = [start([f"run={run}", *QUICK, *arguments], environment, file, prepare)
-            for environment, file in zip(environments, said, strict=True)]  # fmt: skip
-    codes = [finish(process, 120) for process in crew]
-    return codes, "".join(file.read_text() for file in said)
+    return finished("benchmark", run, *QUICK, *arguments, world=world, prepare=prepare)
 
 
 def commanded(run: Path, *arguments: str) -> tuple[int, str]:
@@ -91,14 +76,3 @@ def commanded(run: Path, *arguments: str) -> tuple[int, str]:
     command = [sys.executable, str(PROJECT / "crosstalk.py"), "benchmark", f"run={run}", *QUICK, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     return done.returncode, done.stdout + done.stderr
-
-
-def _benchmark(arguments: list[str], environment: dict[str, str], said: Path, prepare) -> None:
-    os.environ.update(environment)
-    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    torch.set_num_threads(1)
-    if prepare is not None:
-        prepare()
-    sys.exit(command.run("benchmark", evaluation.benchmark.main, arguments))

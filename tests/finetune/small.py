@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import torch
 
-import finetune.train
 from backbones import create
 from backbones.heads import Predictor
 from benchmarks.stores import Track, write_store
 from datasets.store import Store
-from engine import command
 from engine.bundle import save_bundle
 from finetune.model import Teacher
-from tests.engine.processes import CONTEXT, finish, ranks
+from tests.engine.processes import finished
 from tests.ssl_pretrain.small import talking
 
 BACKBONE = {"name": "cnn_gru_attention", "arguments": {
@@ -60,29 +56,7 @@ def small_store(root: Path, methods=("Deepfakes", "FaceSwap"), people: int = 6) 
     return write_store(root, tracks)
 
 
-def start(arguments: list[str], environment: dict[str, str], said: Path, prepare=None):
-    process = CONTEXT.Process(target=_finetune, args=(arguments, environment, said, prepare), daemon=True)
-    process.start()
-    return process
-
-
 def tuned(bundle: Path | str, store: Path, run: Path, *arguments: str, world: int = 1, prepare=None):
     """Exit codes of the ranks and all that they said."""
-    run.parent.mkdir(parents=True, exist_ok=True)
-    environments = ranks(world) if world > 1 else [{}]
-    said = [run.parent / f"{run.name}.rank{rank}.txt" for rank in range(world)]
-    crew = [start([f"init={bundle}", f"store={store}", f"run={run}", *SMALL, *arguments], environment, file, prepare)
-            for environment, file in zip(environments, said, strict=True)]  # fmt: skip
-    codes = [finish(process, 120) for process in crew]
-    return codes, "".join(file.read_text() for file in said)
-
-
-def _finetune(arguments: list[str], environment: dict[str, str], said: Path, prepare) -> None:
-    os.environ.update(environment)
-    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    torch.set_num_threads(1)
-    if prepare is not None:
-        prepare()
-    sys.exit(command.run("finetune", finetune.train.main, arguments))
+    return finished("finetune", run, f"init={bundle}", f"store={store}", *SMALL, *arguments, world=world,
+                    prepare=prepare)  # fmt: skip

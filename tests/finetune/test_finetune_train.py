@@ -32,8 +32,8 @@ from finetune.model import Detector
 from finetune.scoring import score
 from finetune.settings import FinetuneSettings
 from finetune.validation import by_method
-from tests.engine.processes import finish
-from tests.finetune.small import BACKBONE, SMALL, small_bundle, small_store, start, tuned
+from tests.engine.processes import finish, start
+from tests.finetune.small import BACKBONE, SMALL, small_bundle, small_store, tuned
 from tests.ssl_pretrain.small import small_store as speaking_store
 from tests.ssl_pretrain.test_pretrain_train import frozen_norms
 
@@ -138,8 +138,8 @@ def test_weight_zero_is_no_teacher_at_all(store, bundle, tmp_path, uninterrupted
 def test_priors_and_further_reals(store, bundle, tmp_path):
     """With real_ratio=2, 4 labelled and 8 further clips a step; the prior counts all of them."""
     speaking = speaking_store(tmp_path / "speaking", train=12, val=0)
-    codes, said = tuned(bundle, store.root, tmp_path / "run", "real_ratio=2", f"real_store={speaking.root}", "epochs=4",
-                        "save_every=5")  # fmt: skip
+    arguments = ["real_ratio=2", f"real_store={speaking.root}", "epochs=4", "save_every=5"]
+    codes, said = tuned(bundle, store.root, tmp_path / "run", *arguments)
     assert codes == [0], said
     settings, _ = load("finetune", [f"init={bundle}", f"store={store.root}", "run=r", "real_ratio=2",
                                     f"real_store={speaking.root}", *SMALL], FinetuneSettings)  # fmt: skip
@@ -147,13 +147,12 @@ def test_priors_and_further_reals(store, bundle, tmp_path):
     assert data.prior == pytest.approx(8 / 12 / 3) and data.reals is not None
     # Resuming goes on in both loaders: 12 steps of 8 further reals out of 12 cross their epochs in mid-batch.
     run = tmp_path / "again"
-    process = start([f"init={bundle}", f"store={store.root}", f"run={run}", *SMALL, "real_ratio=2", "epochs=4",
-                     f"real_store={speaking.root}", "save_every=5"], {}, tmp_path / "said")  # fmt: skip
+    process = start("finetune", [f"init={bundle}", f"store={store.root}", f"run={run}", *SMALL, *arguments], {},
+                    tmp_path / "said")  # fmt: skip
     wait_for(run, 6, tmp_path / "said")
     os.kill(process.pid, signal.SIGKILL)
     finish(process)
-    codes, said = tuned(bundle, store.root, run, "real_ratio=2", f"real_store={speaking.root}", "epochs=4",
-                        "save_every=5")  # fmt: skip
+    codes, said = tuned(bundle, store.root, run, *arguments)
     assert codes == [0], said
     assert untimed(run) == untimed(tmp_path / "run")
 
@@ -170,7 +169,8 @@ def wait_for(run, lines, said):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_interrupted_and_resumed_is_the_uninterrupted(store, bundle, uninterrupted, tmp_path, number):
     run, arguments = tmp_path / "run", ["save_every=2"]
-    process = start([f"init={bundle}", f"store={store.root}", f"run={run}", *SMALL, *arguments], {}, tmp_path / "said")
+    process = start("finetune", [f"init={bundle}", f"store={store.root}", f"run={run}", *SMALL, *arguments], {},
+                    tmp_path / "said")  # fmt: skip
     wait_for(run, random.randrange(3, 18), tmp_path / "said")
     os.kill(process.pid, number)
     assert finish(process) == (-9 if number == signal.SIGKILL else 143)
@@ -297,8 +297,8 @@ def test_trap_masks_of_both_stages_are_one_copy():
 def test_trap_learning_rate_goes_on_after_a_resume(store, bundle, tmp_path):
     """Warm-up is interrupted; afterwards the rate goes on rising."""
     plain = ("warmup_epochs=8", "save_every=1")
-    process = start([f"init={bundle}", f"store={store.root}", f"run={tmp_path / 'run'}", *SMALL, *plain], {},
-                    tmp_path / "said")  # fmt: skip
+    process = start("finetune", [f"init={bundle}", f"store={store.root}", f"run={tmp_path / 'run'}", *SMALL, *plain],
+                    {}, tmp_path / "said")  # fmt: skip
     wait_for(tmp_path / "run", 5, tmp_path / "said")
     os.kill(process.pid, signal.SIGKILL)
     finish(process)

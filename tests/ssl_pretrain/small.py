@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import numpy as np
 
-import ssl_pretrain.train
 from benchmarks.stores import Track, write_store
 from datasets.store import Store
-from engine import command
-from tests.engine.processes import CONTEXT, finish, ranks
+from tests.engine.processes import finished
 
 SMALL = (
     "backbone=cnn_gru_attention_small", "backbone.arguments.channels=[4,8]", "backbone.arguments.pools=[2,2]",
@@ -44,31 +40,6 @@ def small_store(root: Path, train: int = 16, val: int = 4, sound: bool = True) -
     return write_store(root, tracks)
 
 
-def start(arguments: list[str], environment: dict[str, str], said: Path, prepare=None):
-    process = CONTEXT.Process(target=_pretrain, args=(arguments, environment, said, prepare), daemon=True)
-    process.start()
-    return process
-
-
 def pretrain(store: Path, run: Path, *arguments: str, world: int = 1, prepare=None) -> tuple[list[int], str]:
     """Exit codes of the ranks and all that they said."""
-    run.parent.mkdir(parents=True, exist_ok=True)
-    environments = ranks(world) if world > 1 else [{}]
-    said = [run.parent / f"{run.name}.rank{rank}.txt" for rank in range(world)]
-    crew = [start([f"store={store}", f"run={run}", *SMALL, *arguments], environment, file, prepare)
-            for environment, file in zip(environments, said, strict=True)]  # fmt: skip
-    codes = [finish(process, 120) for process in crew]
-    return codes, "".join(file.read_text() for file in said)
-
-
-def _pretrain(arguments: list[str], environment: dict[str, str], said: Path, prepare) -> None:
-    os.environ.update(environment)
-    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    import torch
-
-    torch.set_num_threads(1)
-    if prepare is not None:
-        prepare()
-    sys.exit(command.run("pretrain", ssl_pretrain.train.main, arguments))
+    return finished("pretrain", run, f"store={store}", *SMALL, *arguments, world=world, prepare=prepare)

@@ -25,8 +25,8 @@ from engine.randomness import generator_for, seed_all
 from engine.settings import load
 from ssl_pretrain.model import Student, Students
 from ssl_pretrain.settings import PretrainSettings
-from tests.engine.processes import finish, ranks
-from tests.ssl_pretrain.small import SMALL, pretrain, small_store, start
+from tests.engine.processes import finish, ranks, start
+from tests.ssl_pretrain.small import SMALL, pretrain, small_store
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_bundle_has_all_parts_and_its_networks_compute_what_training_measured(st
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_interrupted_and_resumed_is_the_uninterrupted(store, uninterrupted, tmp_path, number):
     run, arguments = tmp_path / "run", ["save_every=3"]
-    process = start([f"store={store.root}", f"run={run}", *SMALL, *arguments], {}, tmp_path / "said")
+    process = start("pretrain", [f"store={store.root}", f"run={run}", *SMALL, *arguments], {}, tmp_path / "said")
     at = random.randrange(4, 30)
     deadline = time.monotonic() + 60
     while not (run / "metrics.jsonl").exists() or (run / "metrics.jsonl").read_text().count('"train"') < at:
@@ -252,7 +252,8 @@ def test_port_in_use_is_one_line(store, tmp_path):
         taken.listen()
         port = str(taken.getsockname()[1])
         environment = {**ranks(2)[0], "MASTER_PORT": port}
-        process = start([f"store={store.root}", f"run={tmp_path / 'run'}", *SMALL], environment, tmp_path / "said")
+        process = start("pretrain", [f"store={store.root}", f"run={tmp_path / 'run'}", *SMALL], environment,
+                        tmp_path / "said")  # fmt: skip
         assert finish(process) == 2
     said = (tmp_path / "said").read_text()
     assert f"port {port} on 127.0.0.1 is in use by another process" in said and said.count("\n") == 1
