@@ -20,6 +20,8 @@ from fractions import Fraction
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
 
 import av
 import numpy as np
@@ -33,6 +35,8 @@ MAX_PIXELS = 7680 * 4320  # 8K; more is refused before a picture is decoded
 WORKING_SIDE = 1920  # larger pictures are worked on at this size of their longer side: a face is stored at 150 px
 MAX_HOLD_SECONDS = 10  # a picture shown longer than this is a broken time stamp, not a pause
 MAX_BAD_PACKETS = 0.05  # share of packets that may fail to decode
+
+Layout = Literal["mono", "stereo"]
 
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,h264,hevc,nut,wtv,mxf,dv"
 _OPEN_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
@@ -150,10 +154,11 @@ def read_frames(path: Path, *, limit: int | None = None, threads: int = 1) -> It
             raise MediaError(f"cut off: {end / FRAME_RATE:.1f} s of {declared:.1f} s can be decoded")
 
 
-def read_sound(path: Path) -> Iterator[np.ndarray]:
-    """Mono 16 kHz in int16 chunks, sample 0 at the time of the first picture. Nothing at all where there is no sound.
+def read_sound(path: Path, rate: int = SAMPLE_RATE, layout: Layout = "mono") -> Iterator[np.ndarray]:
+    """In int16 chunks, sample 0 at the time of the first picture. Nothing at all where there is no sound.
 
-    Every unbroken stretch of sound is placed by its own time stamp; gaps become silence, overlaps are dropped.
+    A chunk is (samples,), of stereo sound (samples, 2). Every unbroken stretch of sound is placed by its own time
+    stamp; gaps become silence, overlaps are dropped.
     """
     with _opened(path) as container:
         if not container.streams.audio:
@@ -173,9 +178,9 @@ def read_sound(path: Path) -> Iterator[np.ndarray]:
             if chunk is None:
                 return
             if resampler is None:
-                resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+                resampler = av.AudioResampler(format="s16", layout=layout, rate=rate)
                 expected = at if at is not None else (expected if expected is not None else origin)
-                position = round((expected - origin) * SAMPLE_RATE)  # of the next resampled sample
+                position = round((expected - origin) * rate)  # of the next resampled sample
             expected += Fraction(chunk.samples, chunk.sample_rate)
             chunk.pts = None  # the resampler counts samples; stamps were honoured above
             for resampled in resampler.resample(chunk):
@@ -189,11 +194,13 @@ def _placed(resampled: list[av.AudioFrame], position: int, written: int) -> Iter
     """What must be appended after `written` samples so that these land at `position`."""
     for frame in resampled:
         samples = frame.to_ndarray()[0]
-        silence = position - written
-        if silence > MAX_HOLD_SECONDS * SAMPLE_RATE:
-            raise MediaError(f"the sound jumps by {silence / SAMPLE_RATE:.0f} s at {written / SAMPLE_RATE:.1f} s")
+        if frame.layout.nb_channels > 1:
+            samples = samples.reshape(-1, frame.layout.nb_channels)
+        silence, rate = position - written, frame.sample_rate
+        if silence > MAX_HOLD_SECONDS * rate:
+            raise MediaError(f"the sound jumps by {silence / rate:.0f} s at {written / rate:.1f} s")
         if silence > 0:
-            yield np.zeros(silence, np.int16)
+            yield np.zeros((silence, *samples.shape[1:]), np.int16)
             written += silence
         kept = samples[max(0, -silence):]
         if len(kept):
@@ -310,45 +317,76 @@ def _said(error: Exception) -> str:
 
 # ---------------------------------------------------------------------------------------------- encoding
 
-def encode(
-    path: Path,
-    frames: Iterable[np.ndarray],
-    *,
-    sound: np.ndarray | None = None,
-    rate: Fraction | int = FRAME_RATE,
-    codec: str = "libx264",
-    pixels: str = "yuv420p",
-    options: dict[str, str] | None = None,
-    sound_codec: str = "aac",
-    sound_bits: int = 64_000,
-    metadata: dict[str, str] | None = None,
-) -> None:
-    """Write uint8 (H, W, 3) frames and, if given, int16 mono 16 kHz sound to a new file; the name picks the container.
+class Writer:
+    """A new file, frame by frame: uint8 (H, W, 3), and sound as int16 (samples,) or, stereo, (samples, 2).
 
-    One thread, so that equal input gives equal bytes. `options` go to the video codec (x264: crf, preset).
+    One thread, so that equal input gives equal bytes. `options` go to the video codec (x264: crf, preset); the name
+    picks the container. Sound and frames may come in any order, but players want them about together.
     """
+
+    def __init__(
+        self,
+        path: Path,
+        height: int,
+        width: int,
+        *,
+        rate: Fraction | int = FRAME_RATE,
+        codec: str = "libx264",
+        pixels: str = "yuv420p",
+        options: dict[str, str] | None = None,
+        sound: Layout | None = None,
+        sound_rate: int = SAMPLE_RATE,
+        sound_codec: str = "aac",
+        sound_bits: int = 64_000,
+        metadata: dict[str, str] | None = None,
+    ):
+        options = {"crf": "23", "preset": "veryfast"} if options is None and codec == "libx264" else options or {}
+        # bitexact: no encoder version or date in the file, so that the bytes depend on the content alone.
+        flags = {"fflags": "+bitexact"} | ({"movflags": "+faststart"} if path.suffix in (".mp4", ".mov") else {})
+        self._container = av.open(str(path), "w", options=flags)
+        self._container.metadata.update(metadata or {})
+        self._video = self._container.add_stream(codec, rate=rate, options=options)
+        self._video.width, self._video.height, self._video.pix_fmt = width, height, pixels
+        self._video.thread_count = 1
+        self._audio, self._layout, self._heard = None, sound, 0
+        if sound is not None:
+            self._audio = self._container.add_stream(sound_codec, rate=sound_rate, layout=sound)
+            self._audio.bit_rate = sound_bits
+
+    def show(self, frame: np.ndarray) -> None:
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        self._container.mux(self._video.encode(picture))
+
+    def play(self, samples: np.ndarray) -> None:
+        """Right after what was played before."""
+        block = np.ascontiguousarray(samples, dtype=np.int16).reshape(1, -1)
+        sound = av.AudioFrame.from_ndarray(block, format="s16", layout=self._layout)
+        sound.sample_rate = self._audio.rate
+        sound.pts = self._heard
+        self._heard += len(samples)
+        self._container.mux(self._audio.encode(sound))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._container.mux(self._video.encode())
+                if self._audio is not None:
+                    self._container.mux(self._audio.encode())
+        finally:
+            self._container.close()
+
+
+def encode(path: Path, frames: Iterable[np.ndarray], *, sound: np.ndarray | None = None, **how: Any) -> None:
+    """Write uint8 (H, W, 3) frames and, if given, int16 mono 16 kHz sound to a new file; `how` is as for `Writer`."""
     frames = iter(frames)
     first = next(frames)
-    height, width = first.shape[:2]
-    options = {"crf": "23", "preset": "veryfast"} if options is None and codec == "libx264" else options or {}
-    # bitexact: no encoder version or date in the file, so that the bytes depend on the content alone.
-    flags = {"fflags": "+bitexact"} | ({"movflags": "+faststart"} if path.suffix in (".mp4", ".mov") else {})
-    with av.open(str(path), "w", options=flags) as container:
-        container.metadata.update(metadata or {})
-        video = container.add_stream(codec, rate=rate, options=options)
-        video.width, video.height, video.pix_fmt = width, height, pixels
-        video.thread_count = 1
-        audio = None
+    with Writer(path, *first.shape[:2], sound=None if sound is None else "mono", **how) as writer:
+        for frame in chain([first], frames):
+            writer.show(frame)
         if sound is not None:
-            audio = container.add_stream(sound_codec, rate=SAMPLE_RATE, layout="mono")
-            audio.bit_rate = sound_bits
-        for array in chain([first], frames):
-            container.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")))
-        container.mux(video.encode())
-        if audio is not None:
-            block = np.ascontiguousarray(sound, dtype=np.int16)[None]
-            samples = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")
-            samples.sample_rate = SAMPLE_RATE
-            samples.pts = 0
-            container.mux(audio.encode(samples))
-            container.mux(audio.encode())
+            writer.play(sound)

@@ -14,6 +14,7 @@ from datasets.media import (
     SAMPLE_RATE,
     SAMPLES_PER_FRAME,
     MediaError,
+    Writer,
     encode,
     probe,
     read_frames,
@@ -252,6 +253,19 @@ def test_encode_and_read_back(tmp_path):
     np.testing.assert_allclose(found_clicks(heard(tmp_path / "a.mp4"), 2), [0.2, 0.8], atol=1e-3)
     encode(tmp_path / "b.mp4", (numbered(k) for k in range(29)), sound=sound, metadata={"comment": "made up"})
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+@pytest.mark.parametrize(("layout", "shape"), [("stereo", (48_000, 2)), ("mono", (48_000,))])
+def test_sound_of_any_kind_is_written_in_pieces_and_read_as_it_was(tmp_path, layout, shape):
+    """Uncompressed, so that every sample can be compared."""
+    sound = np.random.default_rng(3).integers(-9000, 9000, shape, dtype=np.int16)
+    with Writer(tmp_path / "a.mkv", 64, 64, sound=layout, sound_rate=48_000, sound_codec="pcm_s16le") as writer:
+        for k in range(25):
+            writer.play(sound[1920 * k: 1920 * (k + 1)])
+            writer.show(numbered(k))
+    assert numbers(tmp_path / "a.mkv") == list(range(25))
+    pieces = list(read_sound(tmp_path / "a.mkv", 48_000, layout))
+    assert len(pieces) > 1 and np.array_equal(np.concatenate(pieces), sound)
 
 
 # ---------------------------------------------------------------------------------------------- bad files
