@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from datasets.baselines import background_numbers
-from datasets.faces import Jitter, Smoother, crop, face_side, track_faces
+from datasets.faces import Jitter, crop
 from datasets.landmarks import LandmarkSource, bounds, landmark_source
 from datasets.media import SAMPLES_PER_FRAME, Frame, MediaError, probe, read_frames, read_sound
 from datasets.perturbations import perturbed
 from datasets.records import VideoRecord
 from datasets.store import PackWriter, TrackSpool
+from datasets.tracks import Aligned, FaceTrack, follow
 from engine.files import said_plainly
 
 SCRATCH = "parts"  # the store's folder for tracks that are still being written
@@ -51,35 +52,20 @@ class _PerturbedFrame(Frame):
     perturbed: np.ndarray  # uint8 (H, W, 3)
 
 
-class _OpenTrack:
-    """A track whose end has not come yet."""
+class _WrittenTrack:
+    """A track on its way to the disk."""
 
-    def __init__(self, number: int, start: int, path: Path, jpeg_quality: int | None):
-        self.number, self.start = number, start
+    def __init__(self, face: FaceTrack, path: Path, jpeg_quality: int | None):
+        self.face = face
         self.spool = TrackSpool(path, jpeg_quality=jpeg_quality)
-        self.side_sum = 0.0
         self.heard = 0  # samples that the file really has
         self.jitter = Jitter()
-        self._smoother = Smoother()
 
-    def add(self, frame: Frame, landmarks: np.ndarray) -> None:
-        self.side_sum += face_side(landmarks)
-        self._write(self._smoother.add(frame, landmarks))
-
-    def end(self) -> None:
-        self._write(self._smoother.rest())
-        self.spool.end_of_crops()
-
-    def _write(self, ready: Iterator[tuple[Frame, np.ndarray, np.ndarray]]) -> None:
-        for frame, own, smoothed in ready:
-            self.jitter.add(own, smoothed)
-            pixels = frame.perturbed if isinstance(frame, _PerturbedFrame) else frame.rgb()
-            self.spool.add(crop(pixels, smoothed))
-
-    @property
-    def rank(self) -> tuple:
-        """Sorts the longest and largest first: frames times the face's mean side."""
-        return -self.side_sum, self.start, self.number
+    def add(self, face: Aligned) -> None:
+        self.jitter.add(face.own, face.landmarks)
+        frame = face.frame
+        pixels = frame.perturbed if isinstance(frame, _PerturbedFrame) else frame.rgb()
+        self.spool.add(crop(pixels, face.landmarks))
 
 
 def extract(record: VideoRecord, settings: ExtractSettings, parts: Path) -> list[tuple[TrackSpool, dict[str, Any]]]:
@@ -99,7 +85,7 @@ def extract(record: VideoRecord, settings: ExtractSettings, parts: Path) -> list
 
     source = _source(settings.landmarks, record.path)
     watcher = _Watcher(_frames(record, settings))
-    tracks: list[_OpenTrack] = []
+    tracks: list[_WrittenTrack] = []
     try:
         longest = _collect(watcher, source, settings, parts, tracks)
         if not tracks:
@@ -109,7 +95,7 @@ def extract(record: VideoRecord, settings: ExtractSettings, parts: Path) -> list
                 raise MediaError(f"no face in any of {watcher.count} frames")
             raise MediaError(f"a face in at most {longest} of {watcher.count} frames in a row; "
                              f"{settings.shortest_track} are needed")
-        tracks.sort(key=lambda track: track.rank)
+        tracks.sort(key=lambda track: track.face.rank)
         sound = settings.sound != "none" and about.has_sound
         if sound:
             _add_sound(record.path, tracks)
@@ -117,9 +103,9 @@ def extract(record: VideoRecord, settings: ExtractSettings, parts: Path) -> list
                 _require_full_sound(tracks)
         background = background_numbers(watcher.pictures, watcher.boxes)
         return [(track.spool, {
-            "start": track.start,
+            "start": track.face.start,
             "video_frames": watcher.count,
-            "face_side": round(track.side_sum / track.spool.frames, 2),
+            "face_side": round(track.face.side, 2),
             "jitter": track.jitter.before_and_after,
             "file_bytes": file_bytes,
             "background": [round(float(value), 4) for value in background],
@@ -144,31 +130,29 @@ def _frames(record: VideoRecord, settings: ExtractSettings) -> Iterator[Frame]:
 
 
 def _collect(watcher: _Watcher, source: LandmarkSource, settings: ExtractSettings, parts: Path,
-             kept: list[_OpenTrack]) -> int:
+             kept: list[_WrittenTrack]) -> int:
     """Fill `kept` with every track that is long enough (or only the weightiest); return the longest track's length."""
     quality = settings.jpeg_quality if settings.frames == "jpeg" else None
     longest = 0
-    open_tracks: dict[int, _OpenTrack] = {}
+    open_tracks: dict[int, _WrittenTrack] = {}
     try:
-        sightings = track_faces(watcher, source, search_every=settings.search_every, longest_gap=settings.longest_gap)
-        for sighting in sightings:
-            track = open_tracks.get(sighting.track)
-            if sighting.frame is not None:
-                if track is None:
-                    path = parts / f"track-{sighting.track}.part"
-                    track = open_tracks[sighting.track] = _OpenTrack(
-                        sighting.track, sighting.frame.index, path, quality)
-                watcher.saw(sighting.track, sighting.frame, sighting.landmarks)
-                track.add(sighting.frame, sighting.landmarks)
+        for face, seen in follow(watcher, source, search_every=settings.search_every, longest_gap=settings.longest_gap):
+            track = open_tracks.get(face.number)
+            if track is None:
+                path = parts / f"track-{face.number}.part"
+                track = open_tracks[face.number] = _WrittenTrack(face, path, quality)
+            if seen is not None:
+                watcher.saw(face.number, seen)
+                track.add(seen)
                 continue
-            track.end()
-            del open_tracks[sighting.track]
-            longest = max(longest, track.spool.frames)
+            track.spool.end_of_crops()
+            del open_tracks[face.number]
+            longest = max(longest, face.frames)
             kept.append(track)
-            if track.spool.frames < settings.shortest_track:
+            if face.frames < settings.shortest_track:
                 kept.pop().spool.discard()
             elif settings.tracks == "main" and len(kept) > 1:
-                kept.sort(key=lambda track: track.rank)
+                kept.sort(key=lambda track: track.face.rank)
                 kept.pop().spool.discard()
     finally:
         for track in open_tracks.values():
@@ -176,13 +160,13 @@ def _collect(watcher: _Watcher, source: LandmarkSource, settings: ExtractSetting
     return longest
 
 
-def _add_sound(video: Path, tracks: list[_OpenTrack]) -> None:
+def _add_sound(video: Path, tracks: list[_WrittenTrack]) -> None:
     """Give each track the samples of its own frames; silence where the sound ends early."""
     position = 0
-    end = max(track.start + track.spool.frames for track in tracks) * SAMPLES_PER_FRAME
+    end = max(track.face.start + track.spool.frames for track in tracks) * SAMPLES_PER_FRAME
     for chunk in read_sound(video):
         for track in tracks:
-            first = track.start * SAMPLES_PER_FRAME
+            first = track.face.start * SAMPLES_PER_FRAME
             track.spool.add_sound(chunk[max(0, first - position):])
         position += len(chunk)
         if position >= end:
@@ -193,7 +177,7 @@ def _add_sound(video: Path, tracks: list[_OpenTrack]) -> None:
             track.spool.fill_sound()
 
 
-def _require_full_sound(tracks: list[_OpenTrack]) -> None:
+def _require_full_sound(tracks: list[_WrittenTrack]) -> None:
     main = tracks[0]
     share = main.heard / (main.spool.frames * SAMPLES_PER_FRAME)
     if share < 0.9:
@@ -215,11 +199,11 @@ class _Watcher:
             self.count += 1
             yield frame
 
-    def saw(self, track: int, frame: Frame, landmarks: np.ndarray) -> None:
+    def saw(self, track: int, face: Aligned) -> None:
         if track == 0:
             if self._sightings in BACKGROUND_AT:
-                self.pictures.append(frame.rgb())
-                self._boxes.append(bounds(landmarks))
+                self.pictures.append(face.frame.rgb())
+                self._boxes.append(bounds(face.own))
             self._sightings += 1
 
     @property
