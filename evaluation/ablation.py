@@ -17,7 +17,7 @@ from engine.report import Speaker
 from engine.run import open_run
 from engine.stop import StopSignal
 from engine.tables import Cell, Table
-from evaluation import record, report
+from evaluation import page, record
 from evaluation.detector import Detector
 from evaluation.measures import Tables
 from evaluation.plan import Plan, plan
@@ -71,7 +71,7 @@ def _conclude(settings: BenchmarkSettings, sweep: Sweep, plans: Mapping[str, Pla
     picture = folder / "ablation.png"
     _draw(sweep, measured, picture)
     plot = "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
-    report.save(folder / "report.html", "ablation.html.j2", title=f"Ablation: {', '.join(sweep.axes) or 'seeds'}",
+    page.save(folder / "report.html", "ablation.html.j2", title=f"Ablation: {', '.join(sweep.axes) or 'seeds'}",
                 protocol=settings.protocol, tables=tables, notes=notes, about=about, plot=plot,
                 runs=len(plans))  # fmt: skip
     say.say(tables["ablation"].markdown().rstrip())

@@ -13,11 +13,13 @@ WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 300, 260, 38, 34, 10  # of a figure; of its m
 COLOURS = 8  # --c0 ... --c7 in the style sheet
 
 
-class _Axes:
-    """A square from (0, 0) to (1, 1), y upwards, with ticks."""
+class Axes:
+    """A picture from (0, 0) to (1, 1), y upwards, with ticks."""
 
-    def __init__(self, x: str, y: str, x_ticks: Mapping[float, str], y_ticks: Mapping[float, str]):
+    def __init__(self, x: str, y: str, x_ticks: Mapping[float, str], y_ticks: Mapping[float, str], *,
+                 width: int = WIDTH, height: int = HEIGHT):  # fmt: skip
         self.parts: list[Markup] = []
+        self._width, self._height = width, height
         for at, text in x_ticks.items():
             self._add('<line class="grid" x1="{x:.1f}" y1="{a:.1f}" x2="{x:.1f}" y2="{b:.1f}"/>'
                       '<text x="{x:.1f}" y="{t:.1f}" text-anchor="middle">{text}</text>',
@@ -28,15 +30,15 @@ class _Axes:
                       y=self.y(at), a=self.x(0), b=self.x(1), t=self.x(0) - 5, v=self.y(at) + 3.5,
                       text=text)  # fmt: skip
         self._add('<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{text}</text>',
-                  x=self.x(0.5), y=HEIGHT - 5, text=x)  # fmt: skip
+                  x=self.x(0.5), y=self._height - 5, text=x)  # fmt: skip
         self._add('<text transform="translate(10 {y:.1f}) rotate(-90)" text-anchor="middle">{text}</text>',
                   y=self.y(0.5), text=y)  # fmt: skip
 
     def x(self, share: float) -> float:
-        return LEFT + share * (WIDTH - LEFT - 10)
+        return LEFT + share * (self._width - LEFT - 10)
 
     def y(self, share: float) -> float:
-        return HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
+        return self._height - BOTTOM - share * (self._height - BOTTOM - TOP)
 
     def _add(self, template: str, **values: object) -> None:
         self.parts.append(Markup(template).format(**values))
@@ -58,14 +60,14 @@ class _Axes:
 
     def svg(self, title: str) -> Markup:
         return Markup('<svg viewBox="0 0 {w} {h}" role="img" aria-label="{title}">{body}</svg>').format(
-            w=WIDTH, h=HEIGHT, title=title, body=Markup("").join(self.parts))  # fmt: skip
+            w=self._width, h=self._height, title=title, body=Markup("").join(self.parts))  # fmt: skip
 
 
 SHARES = {0.0: "0", 0.25: "0.25", 0.5: "0.5", 0.75: "0.75", 1.0: "1"}
 
 
 def roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Markup:
-    axes = _Axes("real videos called forged", "forged videos found", SHARES, SHARES)
+    axes = Axes("real videos called forged", "forged videos found", SHARES, SHARES)
     axes.line((0, 1), (0, 1), "--faint", "dashed")
     for number, (xs, ys) in enumerate(curves.values()):
         axes.line(xs, ys, colour(number))
@@ -78,8 +80,8 @@ def histogram(real: Sequence[float], forged: Sequence[float], calibration: Calib
     low, high = span
     counts = [np.histogram(values, bins, span)[0] / max(len(values), 1) for values in (real, forged)]
     top = float(max(count.max() for count in counts)) or 1.0
-    ticks = {(value - low) / (high - low): f"{value:g}" for value in _round_numbers(low, high)}
-    axes = _Axes("logit: the higher, the more forged", "share of videos", ticks, {0: "0", 1: f"{100 * top:.0f} %"})
+    ticks = {(value - low) / (high - low): f"{value:g}" for value in round_numbers(low, high)}
+    axes = Axes("logit: the higher, the more forged", "share of videos", ticks, {0: "0", 1: f"{100 * top:.0f} %"})
     for number in range(bins):
         for count, name in zip(counts, ("--real", "--forged"), strict=True):
             axes.bar(number / bins, (number + 1) / bins, float(count[number]) / top, name)
@@ -89,7 +91,7 @@ def histogram(real: Sequence[float], forged: Sequence[float], calibration: Calib
     return axes.svg("scores of real and forged videos")
 
 
-def _round_numbers(low: float, high: float) -> list[float]:
+def round_numbers(low: float, high: float) -> list[float]:
     """At most six, 1, 2 or 5 times a power of ten apart."""
     power = 10.0 ** np.floor(np.log10((high - low) / 5))
     step = next(factor * power for factor in (1, 2, 5, 10) if (high - low) / (factor * power) <= 5.5)
@@ -97,7 +99,7 @@ def _round_numbers(low: float, high: float) -> list[float]:
 
 
 def reliability(curves: Mapping[str, Sequence[Bin]]) -> Markup:
-    axes = _Axes("probability given", "share forged", SHARES, SHARES)
+    axes = Axes("probability given", "share forged", SHARES, SHARES)
     axes.line((0, 1), (0, 1), "--faint", "dashed")
     for number, bins in enumerate(curves.values()):
         full = [(b.predicted, b.observed, b.weight) for b in bins if b.count]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +12,7 @@ from datasets.clips import CLIP_FRAMES
 from engine.calibration import Calibration
 from engine.scores import Score
 from evaluation.measures import Tables
+from evaluation.page import data_address
 from evaluation.plan import Line, Part
 
 FRAMES, SIDE, EACH = 8, 96, 6
@@ -54,6 +53,4 @@ def _strip(row: Score, part: Part, tables: Tables) -> str:
         at = clip.start + round(place * (CLIP_FRAMES - 1) / (FRAMES - 1))
         picture = Image.fromarray(part.store.frames(track, at, at + 1)[0])
         strip.paste(picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (place * SIDE, 0))
-    buffer = io.BytesIO()
-    strip.save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_address(strip)

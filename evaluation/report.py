@@ -1,4 +1,4 @@
-"""The report: one HTML file, no script, nothing loaded from elsewhere; what comes from the data is escaped."""
+"""A benchmark's report: one HTML file without scripts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from engine.files import said_plainly, write_atomically
-from evaluation import figures, mistakes
+from evaluation import figures, mistakes, page
 from evaluation.measures import Found, Tables
 from evaluation.results import Results
 from evaluation.settings import Protocol
@@ -23,14 +20,6 @@ TITLES = {
 CHARTED, PICTURED = 8, 12  # lines of a chart; histograms and matrices
 
 
-def environment() -> Environment:
-    made = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-                       trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    made.globals.update(colour=figures.colour)
-    made.filters["yaml"] = lambda value: yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
-    return made
-
-
 def write(path: Path, protocol: Protocol, found: Results, tables: Tables, about: Mapping[str, Any]) -> None:
     lines = found.found
     charted = _charted(lines)
@@ -38,17 +27,11 @@ def write(path: Path, protocol: Protocol, found: Results, tables: Tables, about:
     span = _span(lines)
     histograms = [(one, figures.histogram(one.real, one.forged, one.line.forged.detector.calibration, span))
                   for one in pictured]  # fmt: skip
-    save(path, "report.html.j2", title=protocol.title, protocol=protocol, found=found, about=about, titles=TITLES,
+    page.save(path, "report.html.j2", title=protocol.title, protocol=protocol, found=found, about=about, titles=TITLES,
          tables=found.tables, histograms=histograms, charted=charted, chosen=len(charted) < len(lines),
          roc=figures.roc({one.line.name: one.roc for one in charted}),
          reliability=figures.reliability({one.line.name: one.bins for one in charted}),
          mistakes=mistakes.worst([one.line for one in pictured], tables))  # fmt: skip
-
-
-def save(path: Path, template: str, **values: Any) -> None:
-    text = environment().get_template(template).render(**values)
-    with said_plainly(f"writing {path}"):
-        write_atomically(path, text.encode("utf-8", "replace"))  # file names may be any bytes, a page may not
 
 
 def _charted(lines: Sequence[Found]) -> list[Found]:
