@@ -9,7 +9,7 @@ from pathlib import Path
 
 from datasets import inspection, prepare
 from datasets.synthetic import command as synthesize
-from engine.settings import load
+from engine.settings import load_exactly
 
 PARTS = ("lrw", "faceforensics", "celebdf_v2")
 
@@ -22,7 +22,7 @@ class DemoSettings:
 
 
 def main(arguments: Sequence[str]) -> int:
-    out = load("demo", arguments, DemoSettings)[0].out
+    out = load_exactly("demo", arguments, DemoSettings).out
     corpus, stores = out / "corpus", out / "stores"
     steps = [(synthesize, "synthesize", [f"out={corpus}"], "2 minutes")]
     for name in PARTS:

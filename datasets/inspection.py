@@ -18,7 +18,7 @@ from datasets.store import Entry, Store, Table, checksum_of, digest, read_index,
 from engine.errors import UserError
 from engine.files import said_plainly
 from engine.progress import Bar
-from engine.settings import load
+from engine.settings import load_exactly
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class InspectSettings:
 
 
 def main(arguments: Sequence[str]) -> int:
-    settings, _ = load("inspect", arguments, InspectSettings)
+    settings = load_exactly("inspect", arguments, InspectSettings)
     manifest = read_manifest(settings.store)
     entries = list(read_index(settings.store))
     skipped = read_skipped(settings.store)

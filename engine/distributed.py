@@ -102,6 +102,8 @@ class Context:
 def distributed(device: str = "auto", *, timeout: timedelta = timedelta(minutes=30)) -> Iterator[Context]:
     """Join the other processes of the run, if there are any. `device` is auto, cpu or cuda."""
     launch = _launch()
+    # PyTorch then asks for huge pages for large tensors; it looks when it makes the first (docs/performance.md).
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     place = _device(device, launch.local_rank)
     torch.backends.cudnn.benchmark = True  # shapes stay the same, so trying all algorithms once is worth it
     if launch.world == 1:

@@ -46,7 +46,12 @@ class Network:
             raise UserError(f"backbone.name={self.name}: {error}") from error
 
 
-def load(verb: str, arguments: Sequence[str], schema: type[S]) -> tuple[S, dict[str, Any]]:
+def load_exactly(verb: str, arguments: Sequence[str], schema: type[S]) -> S:
+    """Settings of a verb that has no others than its dataclass names; the rest is as in `load`."""
+    return load(verb, arguments, schema, exactly=True)[0]
+
+
+def load(verb: str, arguments: Sequence[str], schema: type[S], *, exactly: bool = False) -> tuple[S, dict[str, Any]]:
     """Settings of a verb, and the keys that only its chosen config groups bring (a dataset's own options).
 
     Raises `Shown` for --help, --cfg job, and --check: the settings again, but only if they are right.
@@ -67,6 +72,8 @@ def load(verb: str, arguments: Sequence[str], schema: type[S]) -> tuple[S, dict[
         raise Shown(yaml.safe_dump(composed, sort_keys=False, allow_unicode=True).rstrip())
     own = {key: value for key, value in composed.items() if key in fields}
     options = {key: value for key, value in composed.items() if key not in fields}
+    if exactly and options:
+        raise UserError(f"unknown settings {', '.join(options)}; see: crosstalk {verb} --help")
     settings = _typed(schema, own, f"configs/{verb}.yaml")
     if check:
         raise Shown(yaml.safe_dump(composed, sort_keys=False, allow_unicode=True).rstrip())

@@ -8,18 +8,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import torch
 
 from datasets.store import Store
 from engine.distributed import Context, distributed
-from engine.errors import UserError
 from engine.precision import Precision
 from engine.report import Speaker
 from engine.run import open_run
-from engine.settings import load
+from engine.settings import load_exactly
 from engine.stop import StopSignal
 from evaluation import ablation, record, report, results, submission
 from evaluation.detector import Detector
@@ -30,11 +28,7 @@ from evaluation.settings import MAY_DIFFER, BenchmarkSettings
 
 
 def main(arguments: Sequence[str]) -> int:
-    settings, options = load("benchmark", arguments, BenchmarkSettings)
-    if options:
-        raise UserError(f"unknown settings {', '.join(options)}; see: crosstalk benchmark --help")
-    # PyTorch then asks for huge pages for large tensors; it looks when it makes the first (docs/performance.md).
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    settings = load_exactly("benchmark", arguments, BenchmarkSettings)
     # On a GPU fp32 convolutions would be TF32 by default: ten bits, and no longer the same whatever the batch.
     torch.backends.cudnn.allow_tf32 = False
     with distributed(settings.device) as context:

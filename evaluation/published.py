@@ -27,7 +27,7 @@ from backbones.heads import CosineClassifier, Predictor, Projector
 from engine.bundle import save_bundle
 from engine.errors import UserError
 from engine.files import said_plainly
-from engine.settings import load
+from engine.settings import load_exactly
 from engine.weights import load_strictly
 from evaluation.inert_pickle import read_weights, shown
 
@@ -80,7 +80,7 @@ class Published:
 
 
 def main(arguments: Sequence[str]) -> int:
-    settings, _ = load("import", _with_key(arguments), ImportSettings)
+    settings = load_exactly("import", _with_key(arguments), ImportSettings)
     path, out = settings.checkpoint, settings.out
     if out.exists():
         raise UserError(f"out={out} exists already: choose another folder")

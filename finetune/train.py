@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -26,7 +25,7 @@ from engine.precision import Precision
 from engine.randomness import Randomness, generator_for, seed_all
 from engine.report import Speaker
 from engine.run import Run, open_run, plain
-from engine.settings import Network, load
+from engine.settings import Network, load_exactly
 from engine.stop import StopSignal
 from engine.update import Update
 from finetune import report, transfer
@@ -36,11 +35,7 @@ from finetune.validation import Validation
 
 
 def main(arguments: Sequence[str]) -> int:
-    settings, options = load("finetune", arguments, FinetuneSettings)
-    if options:
-        raise UserError(f"unknown settings {', '.join(options)}; see: crosstalk finetune --help")
-    # PyTorch then asks for huge pages for large tensors; it looks when it makes the first (docs/performance.md).
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    settings = load_exactly("finetune", arguments, FinetuneSettings)
     with distributed(settings.device) as context:
         return train(settings, context)
 

@@ -14,7 +14,7 @@ import yaml
 
 from engine.errors import UserError
 from engine.files import said_plainly, write_atomically
-from engine.settings import load
+from engine.settings import load_exactly
 from slurm.records import Record, State, Submission, submissions
 
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     others = [argument for argument in arguments if argument not in named or argument in ("help", "job")]
     cancelling = named[:1] == ["cancel"]
     place, *ids = named[1:] if cancelling else named or [None]
-    settings, _ = load("jobs", [*others, *([f"folder={place}"] if place else [])], JobsSettings)
+    settings = load_exactly("jobs", [*others, *([f"folder={place}"] if place else [])], JobsSettings)
     if ids and not cancelling:
         raise UserError(f"one folder at a time: {place} or {ids[0]}")
     found = submissions(settings.folder)

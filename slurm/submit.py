@@ -16,7 +16,7 @@ from submitit.helpers import environment_variables
 
 from engine.errors import UserError
 from engine.files import said_plainly
-from engine.settings import load
+from engine.settings import load_exactly
 from engine.verbs import main_of
 from slurm import scheduler, snapshot
 from slurm.job import VerbJob
@@ -29,7 +29,7 @@ OWN_KEYS = ("cluster", *SubmitSettings.__dataclass_fields__)
 
 def main(arguments: Sequence[str]) -> int:
     verb, own, rest, dry = _sorted(arguments)
-    settings, _ = load("submit", own, SubmitSettings)
+    settings = load_exactly("submit", own, SubmitSettings)
     if verb is None:
         raise UserError("name the verb to submit: crosstalk submit VERB key=value ...; see: crosstalk submit --help")
     if verb in ("submit", "jobs"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -24,7 +23,7 @@ from engine.precision import Precision
 from engine.randomness import Randomness, generator_for, seed_all
 from engine.report import Speaker
 from engine.run import Run, open_run, plain
-from engine.settings import load
+from engine.settings import load_exactly
 from engine.stop import StopSignal
 from engine.update import Update
 from ssl_pretrain import report
@@ -34,11 +33,7 @@ from ssl_pretrain.settings import MAY_DIFFER, PretrainSettings
 
 
 def main(arguments: Sequence[str]) -> int:
-    settings, options = load("pretrain", arguments, PretrainSettings)
-    if options:
-        raise UserError(f"unknown settings {', '.join(options)}; see: crosstalk pretrain --help")
-    # PyTorch then asks for huge pages for large tensors; it looks when it makes the first (docs/performance.md).
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    settings = load_exactly("pretrain", arguments, PretrainSettings)
     with distributed(settings.device) as context:
         return train(settings, context)
 

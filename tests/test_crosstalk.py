@@ -50,6 +50,12 @@ def test_a_wrong_override_is_one_line_and_exit_code_2(verb):
     assert line.startswith(f"crosstalk {verb}: unknown setting no_such_key; ")
 
 
+@pytest.mark.parametrize("verb", sorted(set(crosstalk.VERBS) - {"submit", "prepare"}))  # they hand it on
+def test_a_key_that_hydra_would_add_is_refused(verb, capsys):
+    assert crosstalk.main([verb, "+no_such_key=1", "--check"]) == 2
+    assert "no_such_key" in capsys.readouterr().err
+
+
 def test_a_reader_who_has_had_enough():
     command = f"'{sys.executable}' -m crosstalk prepare --help | head -1"
     result = subprocess.run(["bash", "-c", command], cwd=PROJECT, capture_output=True, text=True)

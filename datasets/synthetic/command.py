@@ -9,7 +9,7 @@ from pathlib import Path
 from datasets.synthetic import synthesize
 from engine.errors import UserError
 from engine.progress import Bar
-from engine.settings import load
+from engine.settings import load_exactly
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SynthesizeSettings:
 
 
 def main(arguments: Sequence[str]) -> int:
-    settings, _ = load("synthesize", arguments, SynthesizeSettings)
+    settings = load_exactly("synthesize", arguments, SynthesizeSettings)
     with Bar("generating") as bar:
         synthesize(**asdict(settings), advance=bar.reach)
     return 0
