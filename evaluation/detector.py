@@ -17,15 +17,15 @@ from engine.bundle import Bundle, load_bundle, load_into
 from engine.calibration import Calibration
 from engine.errors import UserError
 from engine.files import said_plainly
+from evaluation.verdict.judge import Settings, judge
+from evaluation.verdict.judgement import Judgement
 from finetune.model import Detector as Networks
 from finetune.transfer import backbone_of
-
-NEUTRAL = Calibration()  # of bundles that bring none: threshold 0, temperature 1
 
 
 @dataclass(frozen=True)
 class Detector:
-    """`Detector.load(bundle).logits(clips)`"""
+    """`Detector.load(bundle).score(path)` for a video, `.logits(clips)` for clips."""
 
     network: Networks  # in evaluation mode
     views: ViewSettings  # what its clips must look like
@@ -58,6 +58,10 @@ class Detector:
         if clips.ndim != 5 or clips.shape[1] != 3 or clips.shape[3:] != (size, size) or not clips.is_floating_point():
             raise ValueError(f"clips must be float (B, 3, T, {size}, {size}), not {clips.dtype} {tuple(clips.shape)}")
         return self.network(clips.to(self.network.classifier.weight.device)).float()
+
+    def score(self, video: Path | str, **settings: Any) -> Judgement:
+        """What it says of a video file, and why; `settings` are those of `evaluation.verdict.judge.Settings`."""
+        return judge(self, Path(video), Settings(**settings))
 
     @property
     def left_out(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from itertools import islice
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from datasets.clips import NO_LABEL, ClipDataset
 from datasets.loaders import make_evaluation_loader
@@ -72,15 +73,25 @@ def clip_logits(detector: Detector, data: ClipDataset, views: ViewSettings, prec
             logits = torch.zeros(len(clips), dtype=torch.float64)
             with context.together("scoring"):  # a rank that cannot read must not leave the others waiting
                 for read in islice(batches, BATCHES_TOGETHER):
-                    video, _ = evaluation_view(views, read.frames.to(context.device, non_blocking=True))
-                    with precision.autocast():
-                        found = detector(video)
+                    crops = read.frames.to(context.device, non_blocking=True)
+                    _, found = features_and_logits(detector, crops, views, precision)
                     places = [place[pair] for pair in zip(read.clip.tolist(), read.start.tolist(), strict=True)]
                     logits[places] = found.double().cpu()
             yield ClipLogits(clips, starts, context.sum(logits).numpy())
     finally:  # also if whoever asks wants no more
         detector.train(training)
         loader.close()
+
+
+@torch.inference_mode()
+def features_and_logits(detector: Detector, crops: Tensor, views: ViewSettings,
+                        precision: Precision) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Crops as in a store, uint8 (B, T, 150, 150, 3), on the detector's device -> its features, averaged over time
+    (B, D), and logits (B,). The detector must be in evaluation mode."""
+    video, _ = evaluation_view(views, crops)
+    with precision.autocast():
+        features = detector.backbone(video)
+        return features.mean(dim=1).float(), detector.logit(features)
 
 
 def by_video(data: ClipDataset, tracks: NDArray, logits: NDArray[np.float64]) -> list[Score]:
