@@ -125,10 +125,24 @@ def _verdict(damage: list[str], verified: bool, entries: list[Entry]) -> str:
 
 
 def _baselines(store: Store, entries: list[Entry], most: int) -> list[str]:
-    """The AUC that a logistic regression on a few obvious numbers reaches per method."""
+    table = baselines_of(store, entries, most)
+    if not table:
+        return ["baselines: none, they need both real and forged videos"]
+    return [
+        "",
+        "linear baselines: AUC of a logistic regression per method against the real videos, cross-validated by",
+        "identity; 0.5 is chance. What these can tell, a network need not have learnt from faces:",
+        *_table([["method", *BASELINES], *([method, *(f"{aucs.get(name, np.nan):.2f}" for name in BASELINES)]
+                                           for method, aucs in table.items())]),
+    ]
+
+
+def baselines_of(store: Store, entries: list[Entry], most: int) -> dict[str, dict[str, float]]:
+    """{method: {baseline: AUC}}: what a logistic regression on a few obvious numbers reaches, on at most so many videos
+    of each method. Nothing if only real or only forged videos are there."""
     rows = [(i, e) for i, e in enumerate(entries) if "#" not in e.id.removeprefix(e.video) and e.frames > 1]
     if not any(e.label == REAL for _, e in rows) or not any(e.label == FORGED for _, e in rows):
-        return ["baselines: none, they need both real and forged videos"]
+        return {}
     chosen = []
     for method in sorted({(e.label, e.method) for _, e in rows if e.label is not None}):
         of_method = [row for row in rows if (row[1].label, row[1].method) == method]
@@ -141,14 +155,7 @@ def _baselines(store: Store, entries: list[Entry], most: int) -> list[str]:
             numbers.append(features(frames, np.array(entry.background), entry.file_bytes))
             bar.advance()
     picked = [entry for _, entry in chosen]
-    table = auc_table(numbers, [e.label for e in picked], [e.method for e in picked], identity_groups(picked))
-    return [
-        "",
-        "linear baselines: AUC of a logistic regression per method against the real videos, cross-validated by",
-        "identity; 0.5 is chance. What these can tell, a network need not have learnt from faces:",
-        *_table([["method", *BASELINES], *([method, *(f"{aucs.get(name, np.nan):.2f}" for name in BASELINES)]
-                                           for method, aucs in table.items())]),
-    ]
+    return auc_table(numbers, [e.label for e in picked], [e.method for e in picked], identity_groups(picked))
 
 
 def identity_groups(entries: list[Entry]) -> list[str]:
