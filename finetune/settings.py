@@ -34,6 +34,7 @@ class FinetuneSettings:
     seed: int
     learning_rate: float
     warmup_epochs: float
+    cosine: bool
     weight_decay: float
     mask_share: float
     mask_fill: Literal["zero", "clip_mean"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -118,6 +119,8 @@ def _train(settings: FinetuneSettings, context: Context, run: Run, precision: Pr
     loader, clips = data.labelled, settings.batch * (1 + settings.real_ratio)
     steps, warmup = settings.epochs * len(loader), round(settings.warmup_epochs * len(loader))
     base_rate = schedule.learning_rate(settings.batch, base=settings.learning_rate)
+    falling = partial(schedule.warmup_cosine, steps=steps)
+    rate_factor = falling if settings.cosine else schedule.warmup_constant
 
     student = context.synchronised_norms(student)
     model = context.wrap(student)
@@ -157,8 +160,7 @@ def _train(settings: FinetuneSettings, context: Context, run: Run, precision: Pr
         further = _endless(data.reals)
         while step < steps and not enough():
             for labelled, reals in zip(loader, further, strict=False):
-                factor = schedule.warmup_constant(step, warmup=warmup)
-                rates = set_learning_rates(optimizer, base_rate, factor)
+                rates = set_learning_rates(optimizer, base_rate, rate_factor(step, warmup=warmup))
 
                 # Drawn for the global batch on every rank, which then takes its own part of it.
                 draws = draw_views(views, clips, generator_for(settings.seed, step))

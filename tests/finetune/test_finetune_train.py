@@ -117,6 +117,13 @@ def test_learning_rate_by_hand(uninterrupted):
     assert rates[:4] == pytest.approx([top / 3, 2 * top / 3, top, top]) and rates[-1] == pytest.approx(top)
 
 
+def test_learning_rate_that_falls_by_hand(store, bundle, tmp_path):
+    assert tuned(bundle, store.root, tmp_path / "run", "ssl_weight=0", "epochs=2", "cosine=true")[0] == [0]
+    top = 2e-2 * math.sqrt(4 / 256)  # two epochs of three steps; the first is the warm-up
+    fall = [(1 + math.cos(math.pi * third / 3)) / 2 for third in range(3)]
+    assert losses(tmp_path / "run", "rate") == pytest.approx([top / 3, 2 * top / 3, top, *(top * f for f in fall)])
+
+
 def test_weight_zero_is_no_teacher_at_all(store, bundle, tmp_path, uninterrupted):
     """The same weights after ten steps as from a bundle that has no teacher; and the teacher is not even read."""
     without = tmp_path / "without"
