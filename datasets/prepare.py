@@ -6,7 +6,6 @@ disk. What a killed run leaves behind the last line, torn lines and ends of pack
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -25,7 +24,7 @@ from datasets.records import VideoRecord
 from datasets.store import FORMAT, MANIFEST, PACKS, Entry, finish, read_index, read_manifest, read_skipped
 from engine import pool
 from engine.errors import UserError
-from engine.files import require_folder, said_plainly
+from engine.files import alone, require_folder, said_plainly
 from engine.progress import Bar
 from engine.settings import load
 
@@ -119,7 +118,7 @@ def prepare(settings: PrepareSettings, options: dict[str, Any], say: Callable[[s
     target = settings.store if settings.shard is None else settings.store / shard_name(index, count)
     identity = {"data": settings.data, "options": options, "shard": settings.shard} | asdict(settings.extraction)
 
-    with _locked(target), said_plainly(f"store={target}"):
+    with _locked(target):
         journal = _Journal.open(target, identity)
         pending = [record for record in wanted if journal.lacks(record.id, retry=settings.retry)]
         finished = (target / MANIFEST).exists()
@@ -253,15 +252,9 @@ def _locked(root: Path) -> Iterator[None]:
             root.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
             raise UserError(f"store={root}: a file is in the way; name a folder") from error
-        file = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{root}: another `crosstalk prepare` is writing this store") from error
-        yield
-    finally:
-        os.close(file)
+        refusal = f"{root}: another `crosstalk prepare` is writing this store (HOLDER)"
+        with (root / LOCK).open("a+") as lock, alone(lock, refusal):
+            yield
 
 
 # ---------------------------------------------------------------------------------------------- finishing

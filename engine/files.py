@@ -1,12 +1,16 @@
-"""Writing without ever leaving half a file behind, and paths that cannot leave their root."""
+"""Writing without ever leaving half a file behind, folders for one process at a time, paths that stay in their root."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from engine.errors import UserError
 
@@ -49,6 +53,27 @@ def said_plainly(doing: str) -> Iterator[None]:
             raise
         where = f" ({error.filename})" if error.filename else ""
         raise UserError(f"{doing}: {reasons[error.errno]}{where}") from error
+
+
+@contextmanager
+def alone(file: TextIO, refusal: str) -> Iterator[None]:
+    """Hold the lock of an open file until the end, or until the process is gone, however it goes. Where another one
+    holds it: one line, `refusal`, in which HOLDER stands for who it is, as it wrote into the file if that may be."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() if file.writable() else ""
+        raise UserError(refusal.replace("HOLDER", holder or "another process")) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        print(f"note: the file system of {file.name} has no locks: nothing keeps a second process out", file=sys.stderr)
+    if file.writable():
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+    yield
 
 
 def require_folder(path: Path, what: str) -> Path:

@@ -8,27 +8,24 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
-import fcntl
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 import yaml
 
 from engine.distributed import Context
 from engine.errors import UserError
-from engine.files import write_atomically
+from engine.files import alone, write_atomically
 
 PROJECT = Path(__file__).resolve().parent.parent
 RECORDED_VERSIONS = ("torch", "torchvision", "torchaudio", "numpy", "av", "hydra-core", "submitit")
@@ -59,19 +56,17 @@ def open_run(
     (`workers`, `device`), or whole groups of them (`cluster` stands for `cluster.partition`).
     """
     here = plain(config)
-    lock: TextIO | None = None
     resumed, notes = False, ()
-    try:
+    with ExitStack() as held:
         with context.together(f"run folder {folder}"):
             if context.is_main:
                 folder.mkdir(parents=True, exist_ok=True)
-                lock = _lock(folder)
+                lock = held.enter_context((folder / "run.lock").open("a+"))
+                held.enter_context(alone(lock, f"run folder {folder} is in use by HOLDER: wait for it, or choose "
+                                               "another run="))  # fmt: skip
                 resumed, notes = _settled(folder, here, may_differ)
                 notes += _record_session(folder, context)
         yield Run(folder, context.any(resumed), notes)
-    finally:
-        if lock is not None:
-            lock.close()
 
 
 def plain(config: Any) -> Any:
@@ -141,26 +136,6 @@ def _settled(folder: Path, here: dict[str, Any], may_differ: Sequence[str]) -> t
     if changed:
         write_atomically(path, yaml.safe_dump(here, sort_keys=False, allow_unicode=True))
     return True, changed
-
-
-def _lock(folder: Path) -> TextIO:
-    """Held until closed or until the process is gone, however it goes."""
-    file = (folder / "run.lock").open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise UserError(f"run folder {folder} is in use by {holder}: wait for it, or choose another run=") from None
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-        print(f"note: the file system of {folder} has no locks: nothing keeps a second process out", file=sys.stderr)
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {platform.node()}")
-    file.flush()
-    return file
 
 
 def _record_session(folder: Path, context: Context) -> tuple[str, ...]:
