@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -16,20 +17,26 @@ class StopSignal:
     Then it saves and ends with `stop.exit_code`, 128 + the signal's number as shells have it: 143 for SIGTERM, 138 for
     SIGUSR1, 140 for SIGUSR2. On leaving, the handlers from before are back; `signal.raise_signal(stop.number)` then
     gives the signal to them, which is how submitit's own handler comes to requeue the job.
+
+    `AT_A_TERMINAL` is for work whose result so far is worth having: Ctrl-C sets the flag as well, the second one
+    raises KeyboardInterrupt.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    AT_A_TERMINAL = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self, context: Context):
-        self._context = context
+    def __init__(self, context: Context, signals: Sequence[signal.Signals] = SIGNALS):
+        self._context, self._signals = context, signals
         self.number = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        self._before = {number: signal.signal(number, self._note) for number in self._signals}
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == self.number == signal.SIGINT:
+            raise KeyboardInterrupt
         self.number = number
 
     def requested(self) -> bool:

@@ -17,6 +17,7 @@ VERBS = {
     "pretrain": ("ssl_pretrain.train", "stage 1: learn from real clips how faces and voices move together"),
     "finetune": ("finetune.train", "stage 2: learn to tell real from forged faces, from a bundle of stage 1"),
     "benchmark": ("evaluation.benchmark", "what a detector is worth on unseen videos: scores, tables, a report"),
+    "detect": ("evaluation.verdict.detect", "a verdict on a video, or on many: real, forged or cannot tell, and why"),
     "import": ("evaluation.published", "a published checkpoint of the original CSN work, as a bundle"),
     "submit": ("slurm.submit", "any other verb as a job on SLURM, or one job for each combination of settings"),
     "jobs": ("slurm.jobs", "what became of submitted jobs; jobs cancel takes them back"),

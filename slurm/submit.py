@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = load_exactly("submit", own, SubmitSettings)
     if verb is None:
         raise UserError("name the verb to submit: crosstalk submit VERB key=value ...; see: crosstalk submit --help")
-    if verb in ("submit", "jobs"):
+    if verb in ("submit", "jobs", "detect"):
         raise UserError(f"{verb} cannot be submitted")
     main_of(verb)  # known at all?
     found = combinations(verb, rest, settings.shards)

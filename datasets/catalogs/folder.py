@@ -31,7 +31,7 @@ def catalogue(root: Path, *, dataset: str = "folder") -> Catalogue:
     """`dataset`: begins every id, so that two folders of yours can be judged together."""
     plain_name(dataset, "dataset", suffix="")
     records, absent = [], []
-    for path, trouble in _walk(root):
+    for path, trouble in videos_below(root):
         relative = path.relative_to(root)
         if trouble is None and is_text(str(relative)):
             records.append(_record(path, relative, dataset))
@@ -46,7 +46,7 @@ def catalogue(root: Path, *, dataset: str = "folder") -> Catalogue:
     return Catalogue(records, absent)
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, str | None]]:
+def videos_below(root: Path) -> Iterator[tuple[Path, str | None]]:
     """Every video file below, or what is wrong with it; a stack, since trees can be deeper than recursion."""
     stack = [root]
     while stack:
