@@ -14,7 +14,8 @@ __version__ = "0.1.0"
 
 def usage() -> str:
     width = max(map(len, VERBS))
-    lines = ["crosstalk finds forged talking faces.", "", "usage: crosstalk VERB key=value ...", "       crosstalk detect VIDEO ... --model BUNDLE", ""]
+    lines = ["crosstalk finds forged talking faces.", "", "usage: crosstalk VERB key=value ...",
+             "       crosstalk detect VIDEO ... --model BUNDLE", ""]  # fmt: skip
     lines += [f"  {verb:<{width}}  {what}" for verb, (_, what) in VERBS.items()]
     lines += ["", "crosstalk VERB --help explains a verb's settings; crosstalk --version prints the version."]
     return "\n".join(lines)
