@@ -48,11 +48,13 @@ class Axes:
         self._add('<polyline class="{kind}" style="stroke: var({colour})" points="{points}"/>',
                   kind=kind, colour=colour, points=points)  # fmt: skip
 
-    def bar(self, x0: float, x1: float, height: float, colour: str) -> None:
-        if height > 0:
-            self._add('<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" style="fill: var({colour})" '
-                      'class="bar"/>', x=self.x(x0), y=self.y(height), w=max(self.x(x1) - self.x(x0) - 0.6, 0.6),
-                      h=self.y(0) - self.y(height), colour=colour)  # fmt: skip
+    def bar(self, x0: float, x1: float, y0: float, y1: float, colour: str, **data: object) -> None:
+        """Between two heights. `data` are attributes for the page's script; None leaves one out."""
+        width, height = self.x(x1) - self.x(x0) - 0.6, self.y(min(y0, y1)) - self.y(max(y0, y1))
+        said = [Markup(' data-{}="{}"').format(key, value) for key, value in data.items() if value is not None]
+        self._add('<rect x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" style="fill: var({colour})" '
+                  'class="bar"{said}/>', x=self.x(x0), y=self.y(max(y0, y1)), w=max(width, 0.6), h=height,
+                  colour=colour, said=Markup("").join(said))  # fmt: skip
 
     def dot(self, x: float, y: float, colour: str, radius: float = 3.2) -> None:
         self._add('<circle cx="{x:.1f}" cy="{y:.1f}" r="{r:.1f}" style="fill: var({colour})"/>',
@@ -84,7 +86,8 @@ def histogram(real: Sequence[float], forged: Sequence[float], calibration: Calib
     axes = Axes("logit: the higher, the more forged", "share of videos", ticks, {0: "0", 1: f"{100 * top:.0f} %"})
     for number in range(bins):
         for count, name in zip(counts, ("--real", "--forged"), strict=True):
-            axes.bar(number / bins, (number + 1) / bins, float(count[number]) / top, name)
+            if count[number]:
+                axes.bar(number / bins, (number + 1) / bins, 0.0, float(count[number]) / top, name)
     if calibration is not None and low < calibration.threshold < high:
         at = (calibration.threshold - low) / (high - low)
         axes.line((at, at), (0, 1), "--ink", "dashed")
