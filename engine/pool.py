@@ -9,10 +9,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from engine.errors import UserError
+
+CONTEXT = multiprocessing.get_context("spawn")  # no inherited threads, locks or file descriptors
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,49 @@ class Died:
     """A worker ended without an answer."""
 
     how: str
+
+
+class Worker:
+    """A process of its own that answers tasks one after another; a `Died` is the answer that it could not give.
+
+    `setup(*arguments)` runs once in it and returns the function that answers tasks. It ends when it is killed, and by
+    itself when this process is.
+    """
+
+    def __init__(self, setup: Callable[..., Callable], arguments: tuple):
+        self.connection, theirs = CONTEXT.Pipe()
+        self._process = CONTEXT.Process(target=_work, args=(theirs, setup, arguments), daemon=True)
+        with _undisturbed():
+            self._process.start()
+        theirs.close()
+
+    def give(self, task: Any) -> None:
+        # If it died while idle, its answer is `Died`.
+        with contextlib.suppress(BrokenPipeError):
+            self.connection.send(task)
+
+    def answer(self) -> Any:
+        """Waits. What failed in the worker is raised here; a `UserError` keeps its line."""
+        try:
+            answer = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join()
+            code = self._process.exitcode
+            return Died(f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def end(self) -> None:
+        """Once it has nothing to do, or was killed."""
+        self.connection.close()
+        self._process.join()
 
 
 def run(
@@ -31,58 +77,37 @@ def run(
     An exception in a worker is raised here; a `UserError` keeps its line. A dead worker answers `Died` for its task and
     is replaced. Workers end when this generator is closed, and by themselves when this process is killed.
     """
-    context = multiprocessing.get_context("spawn")  # no inherited threads, locks or file descriptors
-    tasks = iter(tasks)
-    started = 0
-    crew: dict[Connection, tuple[Any, Any]] = {}  # connection -> (process, its task)
+    tasks, numbers = iter(tasks), count()
+    crew: dict[Connection, tuple[Worker, Any]] = {}  # with its task
 
-    def start() -> tuple[Connection, Any]:
-        nonlocal started
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, setup, (started, *setup_arguments)), daemon=True)
-        with _undisturbed():
-            process.start()
-        theirs.close()
-        started += 1
-        return ours, process
+    def start() -> Worker:
+        return Worker(setup, (next(numbers), *setup_arguments))
 
-    def give(connection: Connection, process: Any) -> None:
+    def give(worker: Worker) -> None:
         for task in tasks:
-            # If it died while idle, wait() reports the end of file, and the task is answered `Died`.
-            with contextlib.suppress(BrokenPipeError):
-                connection.send(task)
-            crew[connection] = (process, task)
+            worker.give(task)
+            crew[worker.connection] = worker, task
             return
-        connection.close()
-        process.join()
+        worker.end()
 
     try:
         for _ in range(workers):
-            give(*start())
+            give(start())
         while crew:
             for connection in wait(list(crew)):
-                process, task = crew.pop(connection)
-                try:
-                    answer = connection.recv()
-                except (EOFError, ConnectionResetError):
-                    process.join()
-                    code = process.exitcode
-                    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-                    connection.close()
-                    yield task, Died(how)
-                    give(*start())
-                    continue
-                if isinstance(answer, BaseException):
-                    crew[connection] = (process, task)  # so that it is stopped below
-                    raise answer
+                worker, task = crew[connection]
+                answer = worker.answer()
+                del crew[connection]  # only now: one that failed is stopped below
                 yield task, answer
-                give(connection, process)
+                if isinstance(answer, Died):
+                    worker.end()
+                    worker = start()
+                give(worker)
     finally:
-        for connection, (process, _) in crew.items():
-            process.kill()
-            connection.close()
-        for process, _ in crew.values():
-            process.join()
+        for worker, _ in crew.values():
+            worker.kill()
+        for worker, _ in crew.values():
+            worker.end()
 
 
 @contextlib.contextmanager
