@@ -19,8 +19,11 @@ VERBS = {
     "benchmark": ("evaluation.benchmark", "what a detector is worth on unseen videos: scores, tables, a report"),
     "detect": ("evaluation.verdict.detect", "a verdict on a video, or on many: real, forged or cannot tell, and why"),
     "import": ("evaluation.published", "a published checkpoint of the original CSN work, as a bundle"),
+    "serve": ("evaluation.serve.command", "a page on this machine where a video is dropped and its report appears"),
     "submit": ("slurm.submit", "any other verb as a job on SLURM, or one job for each combination of settings"),
     "jobs": ("slurm.jobs", "what became of submitted jobs; jobs cancel takes them back"),
+    "doctor": ("doctor", "is this machine ready? packages, devices, decoder, face tracker, SLURM, disk"),
+    "completion": ("engine.completion", "what a shell needs to complete verbs, settings and names on Tab"),
 }
 
 # Those that divide their work over the processes that they find themselves in; every other verb is one process.

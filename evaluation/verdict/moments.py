@@ -25,6 +25,8 @@ BOX = (120, 130, 145)
 
 # uint8 (25, 150, 150, 3) crops of a window -> heat, float (25, 150, 150) from 0 to 1
 Explain = Callable[[np.ndarray], np.ndarray]
+# the same -> how much of the model's attention each frame has, (25,), or None where it has none to give
+Attend = Callable[[np.ndarray], np.ndarray | None]
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,10 @@ class Moment:
     logit: float
     plain: str  # data: address of a JPEG
     heat: str
+    attention: tuple[float, ...] = ()  # of each of its frames, relative to the highest
 
 
-def moments(judgement: Judgement, explain: Explain, most: int = MOST,
+def moments(judgement: Judgement, explain: Explain, attend: Attend = lambda crops: None, most: int = MOST,
             progress: Callable[[int, int], None] = lambda done, total: None) -> list[Moment]:  # fmt: skip
     """Of all windows the most suspicious, and others at equal distances, in order of time."""
     wanted = chosen(judgement, most)
@@ -46,7 +49,7 @@ def moments(judgement: Judgement, explain: Explain, most: int = MOST,
     for frame, ended in replay(judgement, lambda person, window: (person.number, window.start) in wanted):
         recent.append(frame)
         for shown in ended:
-            found.append(_moment(shown, explain(shown.crops), recent))
+            found.append(_moment(shown, explain(shown.crops), attend(shown.crops), recent))
             progress(len(found), len(wanted))
         if len(found) == len(wanted):
             break
@@ -64,14 +67,15 @@ def chosen(judgement: Judgement, most: int) -> set[tuple[int, int]]:
     return {(person, start) for _, person, start in foremost + spread}
 
 
-def _moment(shown: Shown, heat: np.ndarray, recent: deque[Frame]) -> Moment:
+def _moment(shown: Shown, heat: np.ndarray, attention: np.ndarray | None, recent: deque[Frame]) -> Moment:
     hottest = int(heat.sum(axis=(1, 2)).argmax())
     frame = next(frame for frame in recent if frame.index == shown.window.start + hottest)
     picture, place = frame.rgb(), shown.place(frame.index)
     view = about(picture.shape, *place)
     return Moment(shown.person.number, shown.window.start, frame.index, shown.window.logit,
                   _thumbnail(with_box(picture, *place, "", BOX)[view]),
-                  _thumbnail(with_heat(picture, heat[hottest], *place)[view]))  # fmt: skip
+                  _thumbnail(with_heat(picture, heat[hottest], *place)[view]),
+                  () if attention is None else tuple((attention / attention.max()).tolist()))  # fmt: skip
 
 
 def _thumbnail(pixels: np.ndarray) -> str:
