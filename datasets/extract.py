@@ -5,7 +5,6 @@ This is what worker processes import: nothing here may need seconds to load.
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -83,7 +82,7 @@ def extract(record: VideoRecord, settings: ExtractSettings, parts: Path) -> list
     if settings.sound == "required" and not about.has_sound:
         raise MediaError("no sound, and it is needed here (sound=optional keeps videos without)")
 
-    source = _source(settings.landmarks, record.path)
+    source = landmark_source(settings.landmarks, record.path)
     watcher = _Watcher(_frames(record, settings))
     tracks: list[_WrittenTrack] = []
     try:
@@ -210,15 +209,6 @@ class _Watcher:
     def boxes(self) -> np.ndarray:
         """(n, 4): left, top, right, bottom"""
         return np.array(self._boxes).reshape(-1, 4)
-
-
-def _source(name: str, video: Path) -> LandmarkSource:
-    return _loaded_once(name) if name != "npy" else landmark_source(name, video)
-
-
-@functools.cache
-def _loaded_once(name: str) -> LandmarkSource:
-    return landmark_source(name, Path())
 
 
 def worker(number: int, settings: ExtractSettings, target: Path, run: int) -> Callable[[VideoRecord], Any]:

@@ -6,8 +6,10 @@ float32 (68, 2) in the usual iBUG order.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -41,13 +43,17 @@ class LandmarkSource(Protocol):
 
 def landmark_source(name: str, video: Path) -> LandmarkSource:
     """`dlib` (ships in packages), `npy` (computed by others, beside the video) or `face-alignment` (an extra)."""
-    if name == "dlib":
-        return DlibLandmarks()
     if name == "npy":
         return PrecomputedLandmarks(video)
-    if name == "face-alignment":
-        return FaceAlignmentLandmarks()
+    if name in ("dlib", "face-alignment"):
+        return _loaded_once(name)
     raise UserError(f"landmarks={name}: unknown; known are dlib, npy, face-alignment")
+
+
+@functools.cache
+def _loaded_once(name: str) -> LandmarkSource:
+    """A second and 100 MB: the same for all videos of a process."""
+    return DlibLandmarks() if name == "dlib" else FaceAlignmentLandmarks()
 
 
 def bounds(landmarks: np.ndarray) -> np.ndarray:
@@ -83,6 +89,7 @@ class DlibLandmarks:
         import dlib
 
         self._detector = dlib.get_frontal_face_detector()
+        self._one_at_a_time = threading.Lock()  # it lets other threads run, and keeps its pyramid in itself
         self._rectangle = dlib.rectangle
         self._fit_in = dlib.shape_predictor(str(_packaged_model("shape_predictor_68_face_landmarks.dat")))
 
@@ -117,7 +124,8 @@ class DlibLandmarks:
             grey = np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
         if min(grey.shape) < SMALLEST_FACE // 2:  # nothing to be seen, and dlib's pyramid needs some pixels
             return []
-        found = self._detector(np.ascontiguousarray(grey), 0)
+        with self._one_at_a_time:
+            found = self._detector(np.ascontiguousarray(grey), 0)
         return [np.array([r.left(), r.top(), r.right(), r.bottom()], float) / scale for r in found]
 
     def _fit(self, grey: np.ndarray, square: np.ndarray) -> np.ndarray:
