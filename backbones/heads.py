@@ -1,4 +1,4 @@
-"""What stands upon a backbone: projector, predictor and classifier. Both stages use them.
+"""What stands upon a backbone: projector (together: an encoder), predictor and classifier. Both stages use them.
 
 Axes: B clips, T frames, D features of the backbone, E = 256 of the embedding, K = 512 inside the predictor.
 BatchNorm takes its statistics over all frames of all clips, (batch x time), throughout.
@@ -35,6 +35,18 @@ class Projector(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return over_frames(self.norm, self.linear(features))
+
+
+class Encoder(nn.Module):
+    """What a teacher is, and what a student has below its predictor: a clip -> one embedding per frame (B, T, E)."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projector = Projector(backbone.dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.projector(self.backbone(x))
 
 
 class SelfAttention(nn.Module):

@@ -18,32 +18,30 @@ TIME_PADDINGS = ("zeros", "replicate")
 _TIME = 2  # axis of time in (B, C, T, H, W) and, for sound, in (B, C, A, M)
 
 
-class TimeConv3d(nn.Conv3d):
+class _RepeatingEnds:
+    """What both have before PyTorch's own convolution."""
+
+    def __init__(self, *args: Any, time_padding: str = "zeros", **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.time_padding = _checked(time_padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.time_padding == "zeros":
+            return super().forward(x)
+        x, space = repeat_ends(x, self.padding[0]), (0, *self.padding[1:])
+        return self.convolve(x, self.weight, self.bias, self.stride, space, self.dilation, self.groups)
+
+
+class TimeConv3d(_RepeatingEnds, nn.Conv3d):
     """nn.Conv3d over (B, C, T, H, W) with a choice of what surrounds the clip in time."""
 
-    def __init__(self, *args: Any, time_padding: str = "zeros", **keywords: Any) -> None:
-        super().__init__(*args, **keywords)
-        self.time_padding = _checked(time_padding)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.time_padding == "zeros":
-            return super().forward(x)
-        x, space = repeat_ends(x, self.padding[0]), (0, *self.padding[1:])
-        return F.conv3d(x, self.weight, self.bias, self.stride, space, self.dilation, self.groups)
+    convolve = staticmethod(F.conv3d)
 
 
-class TimeConv2d(nn.Conv2d):
+class TimeConv2d(_RepeatingEnds, nn.Conv2d):
     """nn.Conv2d over (B, C, A, M) with a choice of what surrounds the sound in time."""
 
-    def __init__(self, *args: Any, time_padding: str = "zeros", **keywords: Any) -> None:
-        super().__init__(*args, **keywords)
-        self.time_padding = _checked(time_padding)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.time_padding == "zeros":
-            return super().forward(x)
-        x, space = repeat_ends(x, self.padding[0]), (0, *self.padding[1:])
-        return F.conv2d(x, self.weight, self.bias, self.stride, space, self.dilation, self.groups)
+    convolve = staticmethod(F.conv2d)
 
 
 def _checked(time_padding: str) -> str:

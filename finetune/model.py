@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.heads import CosineClassifier, Predictor, Projector
+from backbones.heads import CosineClassifier, Encoder, Predictor, Projector
 
 
 class Detector(nn.Module):
@@ -59,13 +59,11 @@ class Student(nn.Module):
         return self.detector.logit(features), prediction
 
 
-class Teacher(nn.Module):
+class Teacher(Encoder):
     """The video teacher of stage 1 as it is: no gradient, statistics of its own, evaluation mode whatever is asked."""
 
     def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.projector = Projector(backbone.dim)
+        super().__init__(backbone)
         self.requires_grad_(False)
         self.eval()
 
@@ -74,7 +72,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, video: Tensor) -> Tensor:
-        return self.projector(self.backbone(video))
+        return super().forward(video)
 
 
 def supervised_loss(logits: Tensor, forged: Tensor, prior: float) -> Tensor:

@@ -17,20 +17,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.heads import Predictor, Projector
+from backbones.heads import Encoder, Predictor
 from engine.ema import teacher_of, update_teacher
-
-
-class Encoder(nn.Module):
-    """What a teacher is, and what a student has below its predictor: a clip -> one embedding per video frame."""
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.projector = Projector(backbone.dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.projector(self.backbone(x))
 
 
 class Answer(NamedTuple):
