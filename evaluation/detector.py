@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from backbones import create
 from datasets.views import ViewSettings
-from engine.bundle import Bundle, load_bundle, load_into
+from engine.bundle import load_bundle, load_into
 from engine.calibration import Calibration
 from engine.errors import UserError
 from engine.files import said_plainly
 from evaluation.verdict.judge import Settings, judge
 from evaluation.verdict.judgement import Judgement
 from finetune.model import Detector as Networks
-from finetune.transfer import backbone_of
+from finetune.transfer import backbone_of, views_of
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Detector:
         calibration = found.config.get("calibration")
         if calibration is not None:
             calibration = Calibration.from_dict(calibration, f"{bundle}: config.yaml, calibration")
-        return cls(network, _views(found), calibration, found.config, Path(bundle), digest_of(found.folder))
+        return cls(network, views_of(found), calibration, found.config, Path(bundle), digest_of(found.folder))
 
     @torch.inference_mode()
     def logits(self, clips: Tensor) -> Tensor:
@@ -84,15 +84,3 @@ def digest_of(bundle: Path) -> str:
         with said_plainly(f"bundle {bundle}"), (bundle / name).open("rb") as file:
             total.update(hashlib.file_digest(file, "blake2b").digest())
     return total.hexdigest()
-
-
-def _views(bundle: Bundle) -> ViewSettings:
-    """As in training; what a bundle does not say, and an imported one says nothing, is as published."""
-    given = bundle.config.get("views") or {}
-    unknown = [str(key) for key in given if key not in {field.name for field in fields(ViewSettings)}]
-    if unknown:
-        raise UserError(f"{bundle.folder}: config.yaml has unknown views: {', '.join(unknown)}")
-    try:
-        return ViewSettings(**given)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{bundle.folder}: config.yaml, views: {error}") from error

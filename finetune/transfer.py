@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 from backbones import create
+from datasets.views import ViewSettings
 from engine.bundle import Bundle, load_bundle, load_into
 from engine.errors import UserError
 from engine.settings import Network
@@ -23,7 +25,7 @@ def start(init: Path | None, teaching: Path | None, backbone: Network | None, *,
             raise UserError("init=none needs backbone=NAME: there is no bundle to tell it")
         network, bundle = backbone, None
     else:
-        bundle = _stage_1(init)
+        bundle = stage_1(init)
         network = backbone_of(bundle)
         if backbone is not None and backbone != network:
             raise UserError(f"bundle {init} has the backbone {_said(network)}, this run asks for {_said(backbone)}: "
@@ -35,14 +37,14 @@ def start(init: Path | None, teaching: Path | None, backbone: Network | None, *,
 
 
 def _teacher(teaching: Path) -> Teacher:
-    bundle = _stage_1(teaching)
+    bundle = stage_1(teaching)
     teacher = Teacher(backbone_of(bundle).built(create))
     for name, module in (("backbone", teacher.backbone), ("projector", teacher.projector)):
         load_into(module, bundle, f"video_teacher.{name}")
     return teacher
 
 
-def _stage_1(folder: Path) -> Bundle:
+def stage_1(folder: Path) -> Bundle:
     bundle = load_bundle(folder)
     if bundle.config.get("stage") != "pretrain":
         raise UserError(f"{folder}: expected a bundle of stage 1 (crosstalk pretrain); its config.yaml says stage "
@@ -50,13 +52,25 @@ def _stage_1(folder: Path) -> Bundle:
     return bundle
 
 
-def backbone_of(bundle: Bundle) -> Network:
-    """The video backbone that a bundle of either stage says it has."""
-    chosen = bundle.config.get("backbone")
+def backbone_of(bundle: Bundle, key: str = "backbone") -> Network:
+    """The video backbone that a bundle of either stage says it has, or its "audio_backbone"."""
+    chosen = bundle.config.get(key)
     if not isinstance(chosen, dict) or not isinstance(chosen.get("name"), str) or not isinstance(
             chosen.get("arguments"), dict):  # fmt: skip
-        raise UserError(f"{bundle.folder}: config.yaml does not say which backbone it has")
+        raise UserError(f"{bundle.folder}: config.yaml does not say which {key} it has")
     return Network(chosen["name"], chosen["arguments"])
+
+
+def views_of(bundle: Bundle) -> ViewSettings:
+    """As in training; what a bundle does not say, and an imported one says nothing, is as published."""
+    given = bundle.config.get("views") or {}
+    unknown = [str(key) for key in given if key not in {field.name for field in fields(ViewSettings)}]
+    if unknown:
+        raise UserError(f"{bundle.folder}: config.yaml has unknown views: {', '.join(unknown)}")
+    try:
+        return ViewSettings(**given)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{bundle.folder}: config.yaml, views: {error}") from error
 
 
 def _said(network: Network) -> str:

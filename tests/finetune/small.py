@@ -18,12 +18,13 @@ from tests.ssl_pretrain.small import talking
 BACKBONE = {"name": "cnn_gru_attention", "arguments": {
     "channels": [4, 8], "pools": [2, 2], "hidden": 8, "dim": 16, "input_size": 32, "stem_stride": 4,
     "time_padding": "zeros"}}  # fmt: skip
+AUDIO_BACKBONE = {"name": "audio_resnet18", "arguments": {"depths": [1], "width": 4}}
 SMALL = ("batch=4", "epochs=8", "warmup_epochs=1", "learning_rate=2e-2", "precision=fp32", "workers=0", "log_every=1",
          "validate_every=2", "device=cpu")  # fmt: skip
 
 
-def small_bundle(folder: Path, seed: int = 0, backbone: dict = BACKBONE) -> Path:
-    """Of random weights, the teacher's other than the student's, as after a real stage 1."""
+def small_bundle(folder: Path, seed: int = 0, backbone: dict = BACKBONE, *, audio: bool = False, **config) -> Path:
+    """Of random weights, the teacher's other than the student's, as after a real stage 1; `audio`: its teacher, too."""
     torch.manual_seed(seed)
 
     def network():
@@ -34,10 +35,15 @@ def small_bundle(folder: Path, seed: int = 0, backbone: dict = BACKBONE) -> Path
         teacher.projector.norm.running_mean.normal_()
         teacher.projector.norm.running_var.uniform_(0.5, 2)
     student = Teacher(network())
-    save_bundle(folder, {
+    parts = {
         "video_student": {"backbone": student.backbone, "projector": student.projector, "predictor": Predictor()},
         "video_teacher": {"backbone": teacher.backbone, "projector": teacher.projector},
-    }, {"stage": "pretrain", "backbone": backbone}, "# small\n")  # fmt: skip
+    }  # fmt: skip
+    if audio:
+        listener = Teacher(create(AUDIO_BACKBONE["name"], **AUDIO_BACKBONE["arguments"]))
+        parts["audio_teacher"] = {"backbone": listener.backbone, "projector": listener.projector}
+        config |= {"audio_backbone": AUDIO_BACKBONE, "views": {"size": backbone["arguments"]["input_size"]}}
+    save_bundle(folder, parts, {"stage": "pretrain", "backbone": backbone, **config}, "# small\n")
     return folder
 
 
