@@ -72,7 +72,7 @@ def _exit_code(judgements: Iterable[Judgement]) -> int:
 
 
 def _listed(given: Sequence[Path]) -> Iterator[tuple[Path, str | None]]:
-    """Every file once, in the order given, those of a folder by name; with what is wrong with it, if anything is."""
+    """Every file once, in the order given, with what is wrong with it, if anything is."""
     known: set[Path] = set()
     for path in given:
         for video, trouble in _below(path) if path.is_dir() else [(path, None)]:

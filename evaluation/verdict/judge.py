@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -43,7 +44,7 @@ class Settings:
     stride: int = CLIP_FRAMES  # frames from one window to the next; 25 as in benchmarks, fewer look closer
     frames: int | None = None  # look at this many first frames; None: at all
     smallest_face: float = rules.SMALLEST_FACE  # pixels
-    batch: int = 8  # windows at a time; changes no logit
+    batch: int = 4  # windows at a time; changes no logit
     precision: Kind = "fp32"  # bf16 is quicker where the processor has it, and moves a logit by some hundredths
 
     def __post_init__(self) -> None:
@@ -80,7 +81,7 @@ def judge(model: Model, video: Path, settings: Settings = Settings(), *, stop: C
         return replace(found, took=time.perf_counter() - began)
 
     try:
-        with ahead(stream, settings.batch) as read:
+        with one_thread_less(), ahead(stream, settings.batch) as read:
             for batch in _batches(read, settings.batch):
                 for window, judged in zip(batch, _judged(model, batch, precision), strict=True):
                     windows[window.face].append(judged)
@@ -91,6 +92,17 @@ def judge(model: Model, video: Path, settings: Settings = Settings(), *, stop: C
     finally:
         ended = True
     return so_far()
+
+
+@contextmanager
+def one_thread_less() -> Iterator[None]:
+    """The network's threads and the one that reads would wait for each other, were they more than there are cores."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(max(1, usual - 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
 
 
 def _batches(read: Iterator[FaceWindow | None], most: int) -> Iterator[list[FaceWindow]]:

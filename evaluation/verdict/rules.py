@@ -119,10 +119,10 @@ def _nobody(watched: Watched, people: Sequence[Person]) -> str:
         return f"none of {len(people)} faces can be judged; of the main one, {people[0].reason}"
     if not watched.frames:
         return watched.damage or "interrupted before the first picture"
-    if watched.brief:
-        return f"a face in at most {watched.longest_brief} frames in a row; {FRAME_RATE} are needed, which is a second"
     if watched.frames < FRAME_RATE:
         return f"only {watched.frames} frames; {FRAME_RATE} are needed, which is a second"
+    if watched.brief:
+        return f"a face in at most {watched.longest_brief} frames in a row; {FRAME_RATE} are needed, which is a second"
     return f"no face in any of {watched.frames} frames"
 
 
