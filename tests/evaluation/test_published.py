@@ -9,10 +9,14 @@ from torch.testing import assert_close
 import crosstalk
 from backbones import create
 from backbones.heads import CosineClassifier, Predictor, Projector
+from datasets.clips import ClipDataset, uniform_windows
+from datasets.views import ViewSettings, evaluation_view
 from engine.bundle import load_bundle, load_into
 from engine.errors import UserError
+from engine.scores import read_scores
 from evaluation import published
 from tests.evaluation import original_work as original
+from tests.evaluation.small import judged, small_store
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +107,26 @@ def test_every_number_is_kept(tmp_path):
     digests = [sorted(hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for tensor in tensors)
                for tensors in (ours, model.state_dict().values())]  # fmt: skip
     assert digests[0] == digests[1]
+
+
+def test_an_imported_detector_is_judged_like_any_other(tmp_path):
+    """Its scores come out of `benchmark`: per video the mean of what the original network says of the same views."""
+    model = original.stage2(auxiliary=False).eval()
+    torch.save(model.state_dict(), tmp_path / "x.pth")
+    imported(tmp_path, tmp_path / "x.pth")
+    store = small_store(tmp_path / "store", methods=("Deepfakes",), people=2)
+    assert judged(tmp_path / "run", f"model={tmp_path / 'bundle'}", f"store={store.root}")[0] == [0]
+    rows = {row.video: row for row in read_scores(tmp_path / "run" / "scores.csv")}
+    data = ClipDataset(store)
+    assert len(data) == 4 and sum(row.logit is not None for row in rows.values()) == 4
+    for track in range(len(data)):
+        starts = uniform_windows(int(data.usable[track]))
+        frames, _ = data.__getitems__([(track, start) for start in starts])
+        views, _ = evaluation_view(ViewSettings(), frames)
+        with torch.no_grad():
+            expected = model.df_head(model.backbone(views))[:, 0].mean()
+        assert rows[str(data.videos[track])].logit == pytest.approx(expected.item(), rel=1e-3, abs=2e-3)
+    assert "not calibrated" in (tmp_path / "run" / "report.html").read_text().lower()
 
 
 def test_config_and_card_say_where_it_is_from(tmp_path):
