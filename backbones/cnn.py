@@ -105,6 +105,16 @@ class _RecurrentCnn(nn.Module):
     def spatial_layer(self) -> str:
         return f"blocks.{len(self.blocks) - 1}"
 
+    @property
+    def spatial_grid(self) -> tuple[float, float]:
+        """See backbones/registry.py: a stride keeps the first cell where it was, a pool takes the middle of its own."""
+        first, apart = 0.0, 1
+        for block in self.blocks:
+            apart *= block.conv.stride[-1]
+            pool = block.pool.window[0] if isinstance(block.pool, MaxPool) else 1
+            first, apart = first + apart * (pool - 1) / 2, apart * pool
+        return first, float(apart)
+
     def __setstate__(self, state: dict) -> None:
         # A copied or unpickled RNN has its weights in scattered memory; cuDNN would gather them again at every call.
         super().__setstate__(state)

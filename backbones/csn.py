@@ -48,6 +48,7 @@ class Csn(nn.Module):
     """ir-CSN-101, 21,394,176 parameters. Clips may have any length and size; 112 pixels become a 4x4 map."""
 
     spatial_layer = "blocks.4"
+    spatial_grid: tuple[float, float]
     recompute = False  # see backbones/recompute.py
 
     def __init__(
@@ -108,6 +109,8 @@ class Csn(nn.Module):
             before, after = after, 2 * after
         self.blocks = nn.ModuleList(blocks)
         self.dim = before
+        # Every kernel is odd and padded by half, so whatever strides keeps the first cell on the first pixel.
+        self.spatial_grid = (0.0, float(16 * stem_stride))
         init_net_weights(self)  # pytorchvideo's own start: each residual branch ends in a BatchNorm of weight 0
 
     def forward(self, video: Tensor) -> Tensor:

@@ -7,7 +7,10 @@
 What every backbone promises (B clips, T video frames, H W pixels, A = 4 T audio frames, M mel bins, D = `dim`):
 
     video   float (B, 3, T, H, W), normalised -> (B, T, D)      `spatial_layer`: name of the submodule that puts out the
-                                                                last map (B, C, T, h, w), for Grad-CAM
+                                                                last map (B, C, T, h, w), for Grad-CAM;
+                                                                `spatial_grid`: the pixel that its first cell is centred
+                                                                on, along height as along width, and the pixels to the
+                                                                next. Left out: cells divide the picture evenly
     audio   float (B, 1, A, M)                -> (B, T, D)
 """
 
