@@ -1,6 +1,7 @@
 """Imports run downward only, and what must run on a bare GPU machine needs nothing but torch."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ FLOORS = {
     "datasets": {"engine"},
     "backbones": set(),
     "ssl_pretrain": {"engine", "datasets", "backbones"},
-    "evaluation": {"engine", "datasets", "backbones", "finetune"},
+    "evaluation": {"engine", "datasets", "backbones", "ssl_pretrain", "finetune"},
     "slurm": {"engine"},
     "finetune": {"engine", "datasets", "backbones"},
     "benchmarks": {"engine", "datasets", "backbones", "ssl_pretrain", "finetune", "evaluation"},
@@ -24,12 +25,16 @@ FILES = sorted(path for floor in FLOORS for path in (PROJECT / floor).rglob("*.p
 
 def imported(path: Path) -> set[str]:
     """Full names of the modules that a file imports, anywhere in it."""
+    return names_in(ast.parse(path.read_text()))
+
+
+def names_in(tree: ast.AST) -> set[str]:
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
+            assert node.level == 0, "relative import"
             for alias in node.names:  # `from package import module` imports the module
                 inner = f"{node.module}.{alias.name}"
                 names.add(inner if (PROJECT / inner.replace(".", "/")).with_suffix(".py").exists() else node.module)
@@ -76,6 +81,33 @@ def test_every_folder_says_its_purpose_in_one_sentence():
         for init in (PROJECT / floor).rglob("__init__.py"):
             text = ast.get_docstring(ast.parse(init.read_text()))
             assert text and text.splitlines()[0].endswith("."), init
+
+
+def needs(name: str) -> set[str]:
+    """Packages that importing a module of ours brings in, those of its imports included; not what functions import."""
+    waiting, ours, foreign = [name], set(), set()
+    while waiting:
+        name = waiting.pop()
+        path = PROJECT / name.replace(".", "/")
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if path in ours:
+            continue
+        ours.add(path)
+        top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        found = names_in(ast.Module(top, []))
+        waiting += [other for other in found if other.split(".")[0] in FLOORS]
+        foreign |= {other.split(".")[0] for other in found if other.split(".")[0] not in FLOORS}
+    return foreign - sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("name", ["backbones", "ssl_pretrain.model", "finetune.model", "engine.ema", "engine.optim"])
+def test_networks_need_torch_alone(name):
+    """So they run on a bare GPU machine."""
+    assert needs(name) <= {"torch", "torchvision"}
+
+
+def test_what_a_module_needs_is_found():
+    assert {"torch", "hydra", "yaml"} <= needs("finetune.train") and "torch" in needs("datasets.views")
 
 
 def test_views_need_torch_alone():
