@@ -8,16 +8,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageFilter
-
+from benchmarks.heads import generated_head, write
 from benchmarks.machine import describe, report
-from datasets.media import FRAME_RATE, SAMPLE_RATE, encode, read_frames
-from datasets.synthetic import synthesize
 
 SHORT_SECONDS, LONG_SECONDS = 10, 600
 ROUNDS = 3
@@ -59,10 +53,10 @@ def main() -> None:
     print(f"A generated talking head in {WIDTH}x{HEIGHT} H.264 at 25 fps with sound; one process, one thread, {ROUNDS} "
           "rounds in turn, medians.\nSeconds are those of the processor: what else the machine does is not counted.")
     with tempfile.TemporaryDirectory() as folder:
-        talking = _talking_frames(Path(folder))
+        talking = generated_head(Path(folder), WIDTH, HEIGHT)
         short, long = Path(folder) / "short.mp4", Path(folder) / "long.mp4"
-        _write(short, talking, SHORT_SECONDS)
-        _write(long, talking, LONG_SECONDS)
+        write(short, talking, SHORT_SECONDS)
+        write(long, talking, LONG_SECONDS)
         runs: dict[int, list[dict]] = {10: [], 1: []}
         for _ in range(ROUNDS):
             for search_every, results in runs.items():
@@ -94,31 +88,6 @@ def _measure(video: Path, search_every: int, *, warm: bool = True) -> dict:
     command = [sys.executable, "-c", MEASURED, str(video), str(search_every), "warm" if warm else "cold"]
     output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     return json.loads(output.splitlines()[-1])
-
-
-def _talking_frames(folder: Path) -> list[np.ndarray]:
-    """A few seconds of a generated head, enlarged into a wide picture whose sides are its own blurred background."""
-    synthesize(folder / "corpus", workers=1, lrw_clips=0, faceforensics_pairs=1, celebdf_identities=0, youtube_real=0,
-               say=lambda line: None)
-    video = sorted((folder / "corpus").rglob("original_sequences/**/*.mp4"))[0]
-    pictures = []
-    for frame in read_frames(video):
-        picture = Image.fromarray(frame.rgb())
-        wide = picture.resize((WIDTH, WIDTH)).crop((0, 280, WIDTH, 280 + HEIGHT)).filter(ImageFilter.GaussianBlur(30))
-        wide.paste(picture.resize((HEIGHT, HEIGHT), Image.Resampling.BICUBIC), ((WIDTH - HEIGHT) // 2, 0))
-        pictures.append(np.asarray(wide))
-    return pictures + pictures[-2:0:-1]  # there and back again: no cut when repeated
-
-
-def _write(path: Path, pictures: list[np.ndarray], seconds: int) -> None:
-    def repeated() -> Iterator[np.ndarray]:
-        for k in range(seconds * FRAME_RATE):
-            yield pictures[k % len(pictures)]
-
-    began = time.monotonic()
-    sound = np.zeros(seconds * SAMPLE_RATE, np.int16)
-    encode(path, repeated(), sound=sound, options={"preset": "superfast", "crf": "23"})
-    print(f"  wrote {seconds} s of video in {time.monotonic() - began:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
