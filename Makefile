@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: help setup demo test lint lock clean
 
 help:
-	@echo "make demo   set up, generate a small corpus of talking faces, prepare and inspect it"
+	@echo "make demo   set up, then the whole way on generated people, and a page about it"
 	@echo "make test   set up, check the style, run the tests"
 	@echo "make setup  only the virtual environment in $(VENV)"
 	@echo "make lint   ruff alone;  make lock: renew requirements.lock;  make clean: remove $(VENV) and caches"

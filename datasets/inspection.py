@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -16,9 +17,11 @@ from datasets.contact_sheet import draw
 from datasets.records import FORGED, REAL, SPLITS
 from datasets.store import Entry, Store, Table, checksum_of, digest, read_index, read_manifest, read_skipped
 from engine.errors import UserError
-from engine.files import said_plainly
+from engine.files import said_plainly, write_atomically
 from engine.progress import Bar
 from engine.settings import load_exactly
+
+BASELINES_FILE = "baselines.json"
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,9 @@ def _baselines(store: Store, entries: list[Entry], most: int) -> list[str]:
     table = baselines_of(store, entries, most)
     if not table:
         return ["baselines: none, they need both real and forged videos"]
+    path = store.root / BASELINES_FILE
+    with said_plainly(f"writing {path}"):
+        write_atomically(path, json.dumps(table, indent=1).encode())
     return [
         "",
         "linear baselines: AUC of a logistic regression per method against the real videos, cross-validated by",
@@ -135,6 +141,13 @@ def _baselines(store: Store, entries: list[Entry], most: int) -> list[str]:
         *_table([["method", *BASELINES], *([method, *(f"{aucs.get(name, np.nan):.2f}" for name in BASELINES)]
                                            for method, aucs in table.items())]),
     ]
+
+
+def read_baselines(store: Path) -> dict[str, dict[str, float]]:
+    """What an inspection of the store found last."""
+    path = store / BASELINES_FILE
+    with said_plainly(f"reading {path}"):
+        return json.loads(path.read_bytes())
 
 
 def baselines_of(store: Store, entries: list[Entry], most: int) -> dict[str, dict[str, float]]:

@@ -10,7 +10,7 @@ from engine.errors import UserError
 
 # verb: (module with `main(arguments) -> exit code`, what it does)
 VERBS = {
-    "demo": ("demo", "generate, prepare and inspect the embedded corpus"),
+    "demo": ("demo", "the whole way on generated people, and a page that leads through it"),
     "synthesize": ("datasets.synthetic.command", "write the embedded corpus in the real datasets' own layouts"),
     "prepare": ("datasets.prepare", "face crops and sound of one dataset, from its videos to a store"),
     "inspect": ("datasets.inspection", "what is in a store: counts, what was skipped and why, a contact sheet"),
@@ -22,8 +22,6 @@ VERBS = {
     "serve": ("evaluation.serve.command", "a page on this machine where a video is dropped and its report appears"),
     "submit": ("slurm.submit", "any other verb as a job on SLURM, or one job for each combination of settings"),
     "jobs": ("slurm.jobs", "what became of submitted jobs; jobs cancel takes them back"),
-    "doctor": ("doctor", "is this machine ready? packages, devices, decoder, face tracker, SLURM, disk"),
-    "completion": ("engine.completion", "what a shell needs to complete verbs, settings and names on Tab"),
 }
 
 # Those that divide their work over the processes that they find themselves in; every other verb is one process.

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,9 +18,12 @@ from engine.files import said_plainly, write_atomically
 from engine.progress import Bar
 from engine.stop import StopSignal
 from evaluation.detector import Detector
+from evaluation.verdict import overlay, report
 from evaluation.verdict.flags import parser
+from evaluation.verdict.heat import heat, temporal_attention
 from evaluation.verdict.judge import Progress, Settings, judge
 from evaluation.verdict.judgement import Judgement
+from evaluation.verdict.moments import moments
 from evaluation.verdict.output import as_csv, as_dict, as_text, plain
 from evaluation.verdict.rules import unreadable
 
@@ -39,6 +43,8 @@ def main(arguments: Sequence[str]) -> int:
                 judgement = unreadable(video, trouble) if trouble else _judged(detector, video, options, stop)
                 judgements.append(judgement)
                 _tell(judgement, detector, options)
+                if judgement.frames:
+                    _draw(judgement, detector, options)
                 if stop.requested():
                     break
     if options.csv is not None:
@@ -63,6 +69,21 @@ def _tell(judgement: Judgement, detector: Detector, options: argparse.Namespace)
     print(as_text(judgement), file=sys.stderr, flush=True)
     if options.json or not sys.stdout.isatty():
         print(json.dumps(as_dict(judgement) | {"model": str(detector.bundle), "digest": detector.digest}), flush=True)
+
+
+def _draw(judgement: Judgement, detector: Detector, options: argparse.Namespace) -> None:
+    """The report and the video with its heat maps, where they are asked for: a second look at the file each."""
+    explain = partial(heat, detector)
+    if options.report is not None:
+        with Bar("report", unit="pictures") as bar:
+            found = moments(judgement, explain, partial(temporal_attention, detector), progress=bar.reach)
+        report.write(options.report, judgement, detector, found)
+        print(f"report: {plain(options.report)}", file=sys.stderr, flush=True)
+    if options.overlay is not None:
+        with Bar("overlay", judgement.frames, unit="frames") as bar:
+            notes = overlay.write(options.overlay, judgement, detector.calibration, explain, bar.reach)
+        for line in (*notes, f"overlay: {plain(options.overlay)}"):
+            print(line, file=sys.stderr, flush=True)
 
 
 def _exit_code(judgements: Iterable[Judgement]) -> int:

@@ -12,6 +12,7 @@ from engine.errors import UserError
 from engine.precision import Kind
 from engine.settings import Shown
 from evaluation.verdict.judge import Settings
+from evaluation.verdict.output import plain
 from evaluation.verdict.rules import IN_SIGHT, INSIDE
 
 USAGE = "crosstalk detect VIDEO ... --model BUNDLE [--report FILE.html] [--csv FILE] [--stride N] ..."
@@ -70,7 +71,21 @@ class Parser(argparse.ArgumentParser):
             raise UserError("--model BUNDLE is missing: a folder that crosstalk finetune or crosstalk import wrote")
         if not options.videos:
             raise UserError("name a video file, several, or a folder: crosstalk detect VIDEO ... --model BUNDLE")
+        for flag, suffix in (("--report", ".html"), ("--overlay", ".mp4")):
+            self._one_output(flag, suffix, getattr(options, flag[2:]), options.videos)
         return options
+
+    def _one_output(self, flag: str, suffix: str, target: Path | None, videos: Sequence[Path]) -> None:
+        if target is None:
+            return
+        if len(videos) > 1 or videos[0].is_dir():
+            raise UserError(f"{flag} is of one video; give one file, or call detect once for each")
+        if target.suffix.lower() != suffix:
+            raise UserError(f"{flag} {plain(target)}: its name must end in {suffix}")
+        if not target.absolute().parent.is_dir():
+            raise UserError(f"{flag} {plain(target)}: there is no such folder")
+        if target.exists() and target.samefile(videos[0]):
+            raise UserError(f"{flag} {plain(target)}: that is the video itself")
 
 
 def parser() -> Parser:
@@ -81,6 +96,10 @@ def parser() -> Parser:
     add("--model", type=Path, metavar="BUNDLE", help="a bundle of stage 2, from crosstalk finetune or crosstalk import")
     add("--json", action="store_true", help="JSON on stdout even to a terminal")
     add("--csv", type=Path, metavar="FILE", help="a table with a row for each person, written at the end")
+    add("--report", type=Path, metavar="FILE.html",
+        help="a page about one video: the verdict in plain words, a timeline to click, its moments")  # fmt: skip
+    add("--overlay", type=Path, metavar="FILE.mp4",
+        help="the video itself with boxes, scores and heat maps, and its own sound")  # fmt: skip
     add("--stride", type=whole, default=default.stride, metavar="N",
         help="frames from one window to the next (%(default)s, as in benchmarks; 5 looks closer, in 5 times the time)")
     add("--frames", type=whole, metavar="N",

@@ -222,7 +222,27 @@ def test_exit_codes(material, capsys, tmp_path):
     assert found["frames"] == 30 and [w["start"] for w in found["people"][0]["windows"]] == [0, 5]
 
 
+def test_report_and_overlay_of_one_video(material, capsys, tmp_path):
+    good, page, film = material / "videos" / "real" / "one.mp4", tmp_path / "x.html", tmp_path / "x.mp4"
+    code, [found], said = detected(capsys, good, "--model", material / "bundle", "--report", page, "--overlay", film)
+    assert code == 0 and {f"report: {page}", f"overlay: {film}"} <= set(said)
+    text = page.read_text()
+    assert text.count("data:image/jpeg") >= 2 * len(found["people"][0]["windows"])  # each plain and with its heat map
+    assert sum(1 for _ in read_frames(film)) == found["frames"] > 25
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.html", "x.mp4"]
+
+
+def test_the_overlay_is_never_the_video_itself(material, capsys):
+    good = material / "videos" / "real" / "one.mp4"
+    before = good.read_bytes()
+    code, _, said = detected(capsys, good, "--model", material / "bundle", "--overlay", good)
+    assert code == 2 and said[0].endswith("that is the video itself") and good.read_bytes() == before
+
+
 @pytest.mark.parametrize("arguments, line", [
+    (["a.mp4", "b.mp4", "--model", "b", "--report", "x.html"], "--report is of one video; give one file"),
+    (["a.mp4", "--model", "b", "--report", "x.pdf"], "--report x.pdf: its name must end in .html"),
+    (["a.mp4", "--model", "b", "--overlay", "no/x.mp4"], "--overlay no/x.mp4: there is no such folder"),
     (["a.mp4"], "--model BUNDLE is missing: a folder that"),
     (["--model", "b"], "name a video file, several, or a folder"),
     (["a.mp4", "--modle", "b"], "unknown flag --modle; did you mean --model?"),
