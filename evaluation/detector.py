@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,11 @@ class Detector:
 
 def digest_of(bundle: Path) -> str:
     total = hashlib.blake2b(digest_size=16)
-    for name in ("model.safetensors", "config.yaml"):
-        with said_plainly(f"bundle {bundle}"), (bundle / name).open("rb") as file:
+    with said_plainly(f"bundle {bundle}"):
+        with (bundle / "model.safetensors").open("rb") as file:
+            # The header's keys come in another order every time that the same weights are written.
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            total.update(json.dumps(header, sort_keys=True).encode())
             total.update(hashlib.file_digest(file, "blake2b").digest())
+        total.update((bundle / "config.yaml").read_bytes())
     return total.hexdigest()

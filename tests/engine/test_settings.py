@@ -24,6 +24,7 @@ SCHEMAS = {
     "pretrain": ("ssl_pretrain.settings", "PretrainSettings"),
     "submit": ("slurm.settings", "SubmitSettings"),
     "jobs": ("slurm.jobs", "JobsSettings"),
+    "serve": ("evaluation.serve.settings", "ServeSettings"),
 }
 
 
