@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test lint lock clean
+.PHONY: help setup demo test lint docs-check lock clean
 
 help:
 	@echo "make demo   set up, then the whole way on generated people, and a page about it"
 	@echo "make test   set up, check the style, run the tests"
 	@echo "make setup  only the virtual environment in $(VENV)"
-	@echo "make lint   ruff alone;  make lock: renew requirements.lock;  make clean: remove $(VENV) and caches"
+	@echo "make lint   style and types alone;  make docs-check: run every command that README and docs show"
+	@echo "make lock   renew requirements.lock;  make clean: remove $(VENV) and caches"
 
 setup: $(VENV)/ready
 
@@ -32,10 +33,14 @@ test: setup lint
 
 lint: setup
 	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+docs-check: setup
+	@$(BIN)/python -m pytest tests/docs_check.py
 
 lock:
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra build --generate-hashes \
 		--no-emit-index-url --no-header --output-file requirements.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) build *.egg-info .ruff_cache
+	rm -rf $(VENV) build *.egg-info .ruff_cache .mypy_cache

@@ -145,7 +145,8 @@ def _done(title: str, step: Step) -> int:
 def _side_by_side(commands: Sequence[Sequence[str]], at_once: int) -> int:
     """Each in a process of its own with its share of the cores; every line says whose it is."""
     threads = max(1, at_once // len(commands))
-    waiting, running, failed = list(commands), [], 0
+    waiting, failed = list(commands), 0
+    running: list[_Command] = []
     try:
         while (waiting and not failed) or running:
             while waiting and not failed and len(running) < at_once:
@@ -173,7 +174,7 @@ class _Command:
         self._reader.start()
 
     def _pass_on(self) -> None:
-        for line in self.process.stdout:
+        for line in self.process.stdout or ():
             print(f"  {self._name}: {line.rstrip()}", flush=True)
 
     def end(self) -> int:

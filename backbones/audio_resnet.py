@@ -11,6 +11,7 @@ Submodules are named as in torchvision's ResNet.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ class BasicBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, *, stride: int, time_padding: str) -> None:
         super().__init__()
-        same = {"kernel_size": 3, "padding": 1, "bias": False, "time_padding": time_padding}
+        same: dict[str, Any] = {"kernel_size": 3, "padding": 1, "bias": False, "time_padding": time_padding}
         self.conv1 = TimeConv2d(channels_in, channels_out, stride=(1, stride), **same)
         self.bn1 = nn.BatchNorm2d(channels_out)
         self.conv2 = TimeConv2d(channels_out, channels_out, **same)

@@ -84,7 +84,7 @@ class _RecurrentCnn(nn.Module):
         input_size: int,
         stem_stride: int,
         time_padding: str,
-        recurrence: type[nn.RNNBase],
+        recurrence: type[nn.GRU | nn.LSTM],
     ) -> None:
         super().__init__()
         if len(channels) != len(pools) or not channels:
@@ -110,6 +110,7 @@ class _RecurrentCnn(nn.Module):
         """See backbones/registry.py: a stride keeps the first cell where it was, a pool takes the middle of its own."""
         first, apart = 0.0, 1
         for block in self.blocks:
+            assert isinstance(block, ConvBlock)
             apart *= block.conv.stride[-1]
             pool = block.pool.window[0] if isinstance(block.pool, MaxPool) else 1
             first, apart = first + apart * (pool - 1) / 2, apart * pool

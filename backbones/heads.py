@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.registry import Backbone
+
 
 def over_frames(norm: nn.Module, x: Tensor) -> Tensor:
     """BatchNorm over (batch x time): (B, T, C) -> (B, T, C).
@@ -40,7 +42,7 @@ class Projector(nn.Module):
 class Encoder(nn.Module):
     """What a teacher is, and what a student has below its predictor: a clip -> one embedding per frame (B, T, E)."""
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
         self.projector = Projector(backbone.dim)

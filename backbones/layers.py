@@ -44,7 +44,8 @@ class MaxPool(nn.Module):
 class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *window: int) -> Tensor:
-        largest, pixel = F.max_pool2d(x, *window, return_indices=True)
+        size, stride, padding = ([number, number] for number in window)
+        largest, pixel = F.max_pool2d_with_indices(x, size, stride, padding)
         ctx.save_for_backward(pixel.to(torch.int16 if x[0, 0].numel() <= 2**15 else torch.int32))
         ctx.window, ctx.shape = window, x.shape
         return largest
@@ -95,7 +96,7 @@ class _Depthwise(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     @custom_bwd(device_type="cpu")
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # it is static
         x, weight = ctx.saved_tensors
         if ctx.stride != (1, 1, 1):
             # A convolution with a stride is one without, thinned out; what was dropped gets no gradient.

@@ -19,24 +19,34 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from torch import nn
 
 KINDS = ("video", "audio")
+F = TypeVar("F", bound=Callable[..., nn.Module])
 _BACKBONES: dict[str, tuple[str, Callable[..., nn.Module]]] = {}
+
+
+class Backbone(nn.Module):
+    """What may be asked of what `create` returns, which is any nn.Module that keeps the promise above."""
+
+    dim: int
+    spatial_layer: str  # video
+    spatial_grid: tuple[float, float]  # video, where cells do not divide the picture evenly
+    recompute: bool  # those that can: backbones/recompute.py
 
 
 class UnknownBackbone(ValueError):  # noqa: N818  says what it is, as KeyError would
     """No such backbone, or no such argument of one; the message is one line and lists those that exist."""
 
 
-def register(name: str, *, kind: str = "video") -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
+def register(name: str, *, kind: str = "video") -> Callable[[F], F]:
     """Decorator: the class (or function) below it is what `create(name)` calls."""
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
 
-    def remember(factory: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    def remember(factory: F) -> F:
         if name in _BACKBONES:
             raise ValueError(f"there is a backbone {name} already: {_BACKBONES[name][1]}")
         _BACKBONES[name] = kind, factory
@@ -56,14 +66,14 @@ def arguments(name: str) -> dict[str, Any]:
     return {p.name: p.default for p in inspect.signature(_factory(name)).parameters.values()}
 
 
-def create(name: str, **chosen: Any) -> nn.Module:
+def create(name: str, **chosen: Any) -> Backbone:
     """A new backbone with random weights; whatever is wrong with the name or the arguments is said."""
     factory, known = _factory(name), arguments(name)
     for argument in chosen:
         if argument not in known:
             raise UnknownBackbone(f"backbone {name} has no argument {argument!r}{_hint(argument, known)}; "
                                   f"it has {', '.join(known)}")  # fmt: skip
-    return factory(**chosen)
+    return cast(Backbone, factory(**chosen))
 
 
 def _factory(name: str) -> Callable[..., nn.Module]:

@@ -8,18 +8,23 @@ classes are nn.Conv2d and nn.Conv3d to the bit, and their weights have the same 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 TIME_PADDINGS = ("zeros", "replicate")
 _TIME = 2  # axis of time in (B, C, T, H, W) and, for sound, in (B, C, A, M)
 
 
-class _RepeatingEnds:
+class _RepeatingEnds(_ConvNd):
     """What both have before PyTorch's own convolution."""
+
+    padding: tuple[int, ...]
+    convolve: Callable[..., Tensor]
 
     def __init__(self, *args: Any, time_padding: str = "zeros", **keywords: Any) -> None:
         super().__init__(*args, **keywords)

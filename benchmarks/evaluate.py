@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,10 @@ def usual(detector: Detector, data: ClipDataset, device: torch.device, size: int
     logits = []
     with torch.no_grad():
         for clip, start in zip(windows.clips.tolist(), windows.starts.tolist(), strict=True):
-            frames, _ = data.__getitems__([(clip, start)])
+            read = data.__getitems__([(clip, start)])
+            if isinstance(read, Exception):
+                raise read
+            frames, _ = read
             video: Tensor = view(frames[0].permute(0, 3, 1, 2).float() / 255)  # T x C x H x W
             logits.append(detector(video.permute(1, 0, 2, 3)[None].to(device)).item())
     return logits
@@ -93,7 +97,8 @@ def main() -> None:
     middle = {name: statistics.median(values) for name, values in rates.items()}
     plain, fp32, bf16 = middle
     distance = {name: float(np.abs(logits[name] - logits[plain]).max()) for name in ways}
-    rows = [("way", "clips/s", "slowest", "fastest", "x clip by clip", "largest difference of a logit")]
+    rows: list[tuple[Any, ...]] = [
+        ("way", "clips/s", "slowest", "fastest", "x clip by clip", "largest difference of a logit")]  # fmt: skip
     rows += [(name, middle[name], min(values), max(values), middle[name] / middle[plain], f"{distance[name]:.1e}")
              for name, values in rates.items()]  # fmt: skip
     result = {"usual_clips_per_s": round(middle[plain], 2), "fp32_clips_per_s": round(middle[fp32], 2),

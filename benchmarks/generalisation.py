@@ -34,7 +34,7 @@ from datasets.inspection import baselines_of
 from datasets.store import Store, read_index
 from engine.bootstrap import Scored
 from engine.scores import read_scores
-from engine.tables import Cell, Table
+from engine.tables import Cell, Content, Table
 
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
 NEVER = ("FaceShifter", "Celeb-synthesis")  # in no training
@@ -103,6 +103,7 @@ def judged(out: Path, group: str, stores: Sequence[Path]) -> Path:
     return target
 
 
+Ready = tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]  # as `_ready` makes it
 Test = dict[str, Scored]  # a column of the table -> the videos that it is measured on
 
 
@@ -162,7 +163,7 @@ def spread(values: Sequence[float]) -> Cell:
 
 def compared(cases: dict[str, list[Test]], baselines: dict[str, dict[str, float]]) -> Table:
     """A line for each case, mean and standard deviation over the seeds; below, each linear baseline of the corpus."""
-    rows = []
+    rows: list[list[Content]] = []
     for case, tests in cases.items():
         found = [aucs_of(test) for test in tests]
         rows.append([CASES[case], str(len(tests)), *(spread([each[name] for each in found]) for name in COLUMNS)])
@@ -188,8 +189,8 @@ def difference(better: list[Test], worse: list[Test]) -> Cell:
     for _ in range(draws):
         counts = np.bincount(generator.integers(len(people), size=len(people)), minlength=len(people))
         seeds = generator.integers(len(pairs), size=len(pairs))
-        of_seed = [np.mean([_auc(*one, counts) for one in prepared[seed][0]])
-                   - np.mean([_auc(*one, counts) for one in prepared[seed][1]]) for seed in seeds]  # fmt: skip
+        of_seed = [np.mean([_auc(won, who, counts) for won, who in prepared[seed][0]])
+                   - np.mean([_auc(won, who, counts) for won, who in prepared[seed][1]]) for seed in seeds]  # fmt: skip
         found.append(100 * np.mean(of_seed))
     low, high = np.nanquantile(found, [0.025, 0.975])
     return Cell(float((values[:, 0] - values[:, 1]).mean()), float(low), float(high))
@@ -199,7 +200,7 @@ def unseen(test: Test) -> float:
     return aucs_of(test)["never trained on"]
 
 
-def _ready(scored: Scored, place: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+def _ready(scored: Scored, place: dict[str, int]) -> Ready:
     """Wins of each forged video over each real one, (forged, real), and whom each video shows."""
     labels, scores = np.asarray(scored.labels), np.asarray(scored.scores)
     units = np.array([place[unit] for unit in scored.units])

@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -193,10 +194,10 @@ def main() -> None:
 
     middle = {name: statistics.median(values) for name, values in rates.items()}
     what = {"usual": "usual path, decode to views", "host": "ours, store to batch", "views": "ours, store to views"}
-    rows = [("way", "clips/s", "slowest", "fastest", "ms/clip", "x usual")]
+    rows: list[tuple[Any, ...]] = [("way", "clips/s", "slowest", "fastest", "ms/clip", "x usual")]
     rows += [(what[name], middle[name], min(values), max(values), 1000 / middle[name], middle[name] / middle["usual"])
              for name, values in rates.items()]  # fmt: skip
-    result = {f"{name}_clips_per_s": round(value, 2) for name, value in middle.items()}
+    result: dict[str, Any] = {f"{name}_clips_per_s": round(value, 2) for name, value in middle.items()}
     result |= {f"{name}_ratio": round(middle[name] / middle["usual"], 2) for name in ("host", "views")}
     result |= {"batch": options.batch, "avi_bytes_per_frame": round(avi_bytes), "clock": "process CPU time"}
     result["machine"] = machine

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Iterable, Sequence
 from datetime import date
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from engine import machine
 
 PACKAGES = ("torch", "torchvision", "torchaudio", "pytorchvideo", "av", "numpy")
 
@@ -20,9 +20,9 @@ def describe() -> dict[str, Any]:
     """Processor, cores that this process may use, memory, GPU if any, versions and the day."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "cpu": machine.cpu_name(),
+        "cores": machine.cores(),
+        "memory_gib": round(machine.memory().total / 2**30, 1),
         "vector": torch.backends.cpu.get_cpu_capability(),
         "gpu": gpu,
         "python": platform.python_version(),
@@ -47,9 +47,3 @@ def report(title: str, rows: Iterable[Sequence[Any]], result: dict[str, Any]) ->
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def _cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor()

@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import adamp
 import torch
@@ -40,7 +40,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from backbones import create
+from backbones import Backbone, create
 from backbones.cnn import TemporalAttention
 from benchmarks.machine import describe, report
 from engine.distributed import Context
@@ -71,7 +71,8 @@ class Views:
         def pair(*shape: int) -> tuple[Tensor, Tensor]:
             """Two views of something that is different from clip to clip and from time to time."""
             clip = torch.randn(batch, *shape, generator=generator)
-            return tuple((clip + 0.3 * torch.randn(clip.shape, generator=generator)).to(device) for _ in range(2))
+            one, other = ((clip + 0.3 * torch.randn(clip.shape, generator=generator)).to(device) for _ in range(2))
+            return one, other
 
         return cls(*pair(3, 25, size, size), *pair(1, 100, 80))
 
@@ -85,8 +86,8 @@ class PlainBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, stride: int, pool: int):
         super().__init__()
         side = max(3, 2 * (stride // 2) + 1)
-        form = {"kernel_size": (3, side, side), "stride": (1, stride, stride), "padding": (1, side // 2, side // 2)}
-        self.conv = nn.Conv3d(channels_in, channels_out, **form)
+        self.conv = nn.Conv3d(channels_in, channels_out, (3, side, side), (1, stride, stride),
+                              (1, side // 2, side // 2))  # fmt: skip
         self.pool = nn.MaxPool3d((1, pool, pool))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,8 +95,9 @@ class PlainBlock(nn.Module):
 
 
 class PlainCnn(nn.Module):
-    def __init__(self, recurrence: type[nn.RNNBase], attention: bool, *, channels: Sequence[int], pools: Sequence[int],
-                 hidden: int, dim: int, input_size: int, stem_stride: int, time_padding: str):  # fmt: skip
+    def __init__(self, recurrence: type[nn.GRU | nn.LSTM], attention: bool, *, channels: Sequence[int],
+                 pools: Sequence[int], hidden: int, dim: int, input_size: int, stem_stride: int,
+                 time_padding: str):  # fmt: skip
         super().__init__()
         assert time_padding == "zeros"
         before, strides = [3, *channels], [stem_stride, *[1] * len(channels)]
@@ -118,7 +120,7 @@ class PlainCsn(nn.Module):
         from pytorchvideo.models.csn import create_csn
 
         super().__init__()
-        known = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+        known: dict[tuple[int, ...], int] = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
         assert tuple(depths) in known and time_padding == "zeros", "pytorchvideo builds depths 50, 101 and 152 only"
         whole = create_csn(model_depth=known[tuple(depths)], stem_dim_out=width, stem_pool=nn.MaxPool3d,
                            stem_conv_stride=(1, stem_stride, stem_stride),
@@ -131,10 +133,11 @@ class PlainCsn(nn.Module):
         return video.mean(dim=(3, 4)).transpose(1, 2)
 
 
-def plain_backbone(name: str, arguments: dict[str, Any]) -> nn.Module:
+def plain_backbone(name: str, arguments: dict[str, Any]) -> Backbone:
     if name == "csn_r101":
-        return PlainCsn(**arguments)
-    return PlainCnn(nn.LSTM if name == "cnn_lstm" else nn.GRU, name == "cnn_gru_attention", **arguments)
+        return cast(Backbone, PlainCsn(**arguments))
+    plain = PlainCnn(nn.LSTM if name == "cnn_lstm" else nn.GRU, name == "cnn_gru_attention", **arguments)
+    return cast(Backbone, plain)
 
 
 class Plain:
@@ -158,8 +161,9 @@ class Plain:
             with torch.no_grad():
                 video, audio = self.video_teacher(views.teacher_video), self.audio_teacher(views.teacher_log_mel)
             seen, heard = self.video(views.student_video), self.audio(views.student_log_mel)
-            return -sum(F.cosine_similarity(answer.prediction.float(), target.float(), dim=2).mean()
-                        for answer, target in ((seen, audio), (heard, video)))  # fmt: skip
+            agreement = [F.cosine_similarity(answer.prediction.float(), target.float(), dim=2).mean()
+                         for answer, target in ((seen, audio), (heard, video))]  # fmt: skip
+            return -torch.stack(agreement).sum()
 
     def step(self, views: Views) -> Tensor:
         self.optimizer.zero_grad()
@@ -213,7 +217,8 @@ class Kept(TorchDispatchMode):
         super().__init__()
         self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
 
-    def __torch_dispatch__(self, function: Callable, types: Any, arguments: tuple = (), keywords: dict | None = None):
+    def __torch_dispatch__(self, function: Callable, types: Any, arguments: tuple = (),
+                           keywords: dict | None = None) -> Any:  # fmt: skip
         result = function(*arguments, **(keywords or {}))
         given, made = ({tensor.untyped_storage() for tensor in tree_leaves(tree) if isinstance(tensor, Tensor)}
                        for tree in ((arguments, keywords), result))  # fmt: skip
@@ -245,7 +250,8 @@ def mib_per_clip(way: Plain | Ours, views: Views) -> float:
 
 def flops(run: Callable[[], Any]) -> int:
     """Of matrix products and convolutions, two for each multiplication and addition."""
-    def backward_of_convolution(gradient, x, weight, *settings, **_):  # PyTorch's own takes no account of groups
+    def backward_of_convolution(gradient: Any, x: Any, weight: Any, *settings: Any, **_: Any) -> int:
+        # PyTorch's own takes no account of groups.
         return sum(settings[7][:2]) * 2 * math.prod(gradient) * math.prod(weight[1:])
 
     counter = FlopCounterMode(display=False,
@@ -349,7 +355,8 @@ def main() -> None:
 
     rates = {name: batch / statistics.median(values) for name, values in times.items()}
     kinds = {"plain": "fp16" if device.type == "cuda" else "fp32", "ours_fp32": "fp32"}
-    rows = [("way", "clips/s", "slowest", "fastest", "x plain", "GFLOP/s", "of peak", "MiB/clip", "loss off by")]
+    rows: list[tuple[Any, ...]] = [
+        ("way", "clips/s", "slowest", "fastest", "x plain", "GFLOP/s", "of peak", "MiB/clip", "loss off by")]
     for name, values in times.items():
         peak = peaks["fp32" if kinds.get(name) == "fp32" else "bf16"]
         what = f"{name.removesuffix('_fp32').replace('_', ', ')} ({kinds.get(name, 'bf16')})"

@@ -118,7 +118,7 @@ def auc_table(
         raise ValueError("videos, labels, methods and groups must be of one length")
     table: dict[str, dict[str, float]] = {}
     for name in sorted(set(method[label == 1])):
-        chosen = np.flatnonzero((label == 0) | ((label == 1) & (method == name)))
+        chosen = np.flatnonzero((label == 0) | ((label == 1) & (method == name))).tolist()
         present = [baseline for baseline in BASELINES if all(baseline in videos[k] for k in chosen)]
         table[name] = {
             baseline: _cross_validated(

@@ -74,7 +74,7 @@ def _row(sheet: Image.Image, pen: ImageDraw.ImageDraw, fonts: tuple, store: Stor
          sound: bool) -> None:
     shown = min(entry.frames, 3 * FRAME_RATE)
     title = entry.word or entry.method
-    colour = {0: (20, 110, 40), 1: WARNING}.get(entry.label, INK)
+    colour = INK if entry.label is None else {0: (20, 110, 40), 1: WARNING}[entry.label]
     pen.text((6, top + 4), _fitted(pen, title, fonts[0]), colour, fonts[0])
     facts = f"{entry.split}, {entry.frames} frames", f"first {shown / FRAME_RATE:.1f} s shown"
     for k, line in enumerate((entry.id.split("/", 1)[-1], *facts)):
@@ -83,8 +83,9 @@ def _row(sheet: Image.Image, pen: ImageDraw.ImageDraw, fonts: tuple, store: Stor
         at = round(k * (shown - 1) / (COLUMNS - 1))
         picture = Image.fromarray(store.frames(i, at, at + 1)[0]).resize((CELL, CELL), Image.Resampling.LANCZOS)
         sheet.paste(picture, (LABEL + k * (CELL + 2), top))
-    if sound and entry.sound:
-        strip = spectrogram(store.sound(i, 0, shown))
+    samples = store.sound(i, 0, shown) if sound and entry.sound else None
+    if samples is not None:
+        strip = spectrogram(samples)
         size = (COLUMNS * (CELL + 2) - 2, STRIP - 2)
         sheet.paste(Image.fromarray(strip).resize(size, Image.Resampling.BILINEAR), (LABEL, top + CELL + 1))
 

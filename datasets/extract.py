@@ -118,7 +118,7 @@ def extract(record: VideoRecord, settings: ExtractSettings, parts: Path) -> list
 
 def _frames(record: VideoRecord, settings: ExtractSettings) -> Iterator[Frame]:
     clean = read_frames(record.path, limit=record.limit)
-    if settings.perturb is None:
+    if settings.perturb is None or settings.severity is None:  # both or neither
         yield from clean
         return
     # Decoded a second time: compression lags by some forty frames, and keeping as many clean ones would cost memory.

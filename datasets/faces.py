@@ -17,7 +17,6 @@ from datasets.landmarks import LandmarkSource, bounds, overlap, spread
 from datasets.media import Frame
 
 CROP = 150
-REFERENCE_SIZE = 256
 SMOOTHING_FRAMES = 12
 CUT = 35.0  # mean change of grey between two frames, of 255, that is no movement any more
 
@@ -130,9 +129,10 @@ class _Tracker:
         earlier: list[tuple[Frame, np.ndarray]] = []
         at = face
         for past in reversed(self._recent[:-1]):
-            at = self._source.confirm(past, at)
-            if at is None or _among(at, [t.last for t in self._tracks]):
+            found = self._source.confirm(past, at)
+            if found is None or _among(found, [t.last for t in self._tracks]):
                 break
+            at = found
             earlier.append((past, at))
         for past, landmarks in reversed(earlier):
             yield Sighting(number, past, landmarks)
@@ -143,9 +143,10 @@ class _Tracker:
         """The part of what was followed in which the face can still be confirmed, frame by frame; then the end."""
         at = track.known
         for frame, _ in track.pending:
-            at = self._source.confirm(frame, at)
-            if at is None:
+            found = self._source.confirm(frame, at)
+            if found is None:
                 break
+            at = found
             yield Sighting(track.number, frame, at)
         yield Sighting(track.number, None, None)
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
@@ -19,7 +20,9 @@ from datasets.store import Entry, Store, Table, checksum_of, digest, read_index,
 from engine.errors import UserError
 from engine.files import said_plainly, write_atomically
 from engine.progress import Bar
-from engine.settings import load_exactly
+from engine.settings import Needed, load_exactly
+
+BASELINES_FILE = "baselines.json"
 
 BASELINES_FILE = "baselines.json"
 
@@ -28,14 +31,12 @@ BASELINES_FILE = "baselines.json"
 class InspectSettings:
     """configs/inspect.yaml explains each."""
 
-    store: Path | None
+    store: Annotated[Path, Needed("store=DIR is missing: a store that `crosstalk prepare` made")]
     sheet: Path | None
     verify: bool
     baseline_videos: int
 
     def __post_init__(self) -> None:
-        if self.store is None:
-            raise UserError("store=DIR is missing: a store that `crosstalk prepare` made")
         if self.baseline_videos < 0:
             raise UserError(f"baseline_videos={self.baseline_videos}: must be at least 0")
 
@@ -168,7 +169,8 @@ def baselines_of(store: Store, entries: list[Entry], most: int) -> dict[str, dic
             numbers.append(features(frames, np.array(entry.background), entry.file_bytes))
             bar.advance()
     picked = [entry for _, entry in chosen]
-    return auc_table(numbers, [e.label for e in picked], [e.method for e in picked], identity_groups(picked))
+    labels = [int(entry.label == FORGED) for entry in picked]
+    return auc_table(numbers, labels, [entry.method for entry in picked], identity_groups(picked))
 
 
 def identity_groups(entries: list[Entry]) -> list[str]:
@@ -185,7 +187,7 @@ def identity_groups(entries: list[Entry]) -> list[str]:
             for other in others:
                 parent[root(other)] = root(first)
         groups = [root(first) for first, *_ in members]
-        sizes = defaultdict(int)
+        sizes: dict[str, int] = defaultdict(int)
         for group in groups:
             sizes[group] += 1
         if max(sizes.values()) <= len(entries) / 3:

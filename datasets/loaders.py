@@ -174,9 +174,9 @@ class ClipLoader:
             has = f"{len(order)} clips an epoch"
             raise UserError(f"a batch of {whole} is larger than the data ({has}): lower the batch size")
         self._pending = _Pending()
-        self._loader = DataLoader(
+        self._loader: DataLoader[Any] = DataLoader(
             dataset,  # type: ignore[arg-type]
-            batch_sampler=self._pending,  # type: ignore[arg-type]
+            batch_sampler=self._pending,
             collate_fn=_as_it_is,
             num_workers=workers,
             worker_init_fn=_quiet_worker,
@@ -281,7 +281,7 @@ def _stop_workers(loader: DataLoader) -> None:
     queues may be gone before it can say so: it then waits five seconds, kills the workers and prints a traceback.
     """
     if loader._iterator is not None:
-        loader._iterator._shutdown_workers()
+        loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
         loader._iterator = None
 
 

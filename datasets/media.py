@@ -21,7 +21,7 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import av
 import numpy as np
@@ -90,7 +90,8 @@ class Frame:
         if self.shrink < 1 or self.picture.format.name not in _BRIGHTNESS_IN_BYTES:
             return self._pixels("gray")
         plane, (height, width) = self.picture.planes[0], self._unrotated_size
-        stored = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:height, :width]
+        pixels = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]  # PyAV's types do not say so
+        stored = pixels.reshape(-1, plane.line_size)[:height, :width]
         return np.ascontiguousarray(np.rot90(stored, self._quarter_turns))
 
     def _pixels(self, pixel_format: str) -> np.ndarray:
@@ -165,11 +166,13 @@ def read_sound(path: Path, rate: int = SAMPLE_RATE, layout: Layout = "mono") -> 
             return
         origin = _first_picture_time(path)
         stream = container.streams.audio[0]
-        tolerance = max(Fraction(1, 1000), stream.time_base * Fraction(3, 2))  # coarse clocks round their stamps
-        resampler, expected, position, written = None, None, 0, 0
+        coarse = Fraction(3, 2) * (stream.time_base or 0)  # such clocks round their stamps
+        tolerance = max(Fraction(1, 1000), coarse)
+        resampler: av.AudioResampler | None = None
+        expected, position, written = origin, 0, 0
         for chunk in chain(_decode(container, stream), [None]):
             at = None if chunk is None or chunk.pts is None else chunk.pts * chunk.time_base
-            broken = chunk is None or (at is not None and expected is not None and abs(at - expected) > tolerance)
+            broken = chunk is None or (at is not None and abs(at - expected) > tolerance)
             if resampler is not None and broken:
                 for piece in _placed(resampler.resample(None), position, written):
                     written += len(piece)
@@ -179,7 +182,7 @@ def read_sound(path: Path, rate: int = SAMPLE_RATE, layout: Layout = "mono") -> 
                 return
             if resampler is None:
                 resampler = av.AudioResampler(format="s16", layout=layout, rate=rate)
-                expected = at if at is not None else (expected if expected is not None else origin)
+                expected = expected if at is None else at
                 position = round((expected - origin) * rate)  # of the next resampled sample
             expected += Fraction(chunk.samples, chunk.sample_rate)
             chunk.pts = None  # the resampler counts samples; stamps were honoured above
@@ -274,7 +277,7 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     return stream
 
 
-def _decode(container: av.container.InputContainer, stream) -> Iterator:
+def _decode(container: av.container.InputContainer, stream: Any) -> Iterator[Any]:
     """Decoded pictures or stretches of sound. Some damage is survived, as a player would; much is an error."""
     packets = bad = 0
     for packet in container.demux(stream):
@@ -345,12 +348,14 @@ class Writer:
         flags = {"fflags": "+bitexact"} | ({"movflags": "+faststart"} if path.suffix in (".mp4", ".mov") else {})
         self._container = av.open(str(path), "w", options=flags)
         self._container.metadata.update(metadata or {})
-        self._video = self._container.add_stream(codec, rate=rate, options=options)
+        self._video = cast(av.VideoStream, self._container.add_stream(codec, rate=rate, options=options))
         self._video.width, self._video.height, self._video.pix_fmt = width, height, pixels
         self._video.thread_count = 1
-        self._audio, self._layout, self._heard = None, sound, 0
+        self._audio: av.AudioStream | None = None
+        self._heard = 0
         if sound is not None:
-            self._audio = self._container.add_stream(sound_codec, rate=sound_rate, layout=sound)
+            added = self._container.add_stream(sound_codec, rate=sound_rate, layout=sound)
+            self._audio = cast(av.AudioStream, added)
             self._audio.bit_rate = sound_bits
 
     def show(self, frame: np.ndarray) -> None:
@@ -359,8 +364,10 @@ class Writer:
 
     def play(self, samples: np.ndarray) -> None:
         """Right after what was played before."""
+        if self._audio is None:
+            raise ValueError("a file that was opened without sound cannot play any")
         block = np.ascontiguousarray(samples, dtype=np.int16).reshape(1, -1)
-        sound = av.AudioFrame.from_ndarray(block, format="s16", layout=self._layout)
+        sound = av.AudioFrame.from_ndarray(block, format="s16", layout=self._audio.layout)
         sound.sample_rate = self._audio.rate
         sound.pts = self._heard
         self._heard += len(samples)

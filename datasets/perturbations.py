@@ -70,7 +70,7 @@ def perturbed(
     require_perturbation(name, severity)
     parameter = PARAMETERS[name][severity - 1]
     if name == "compression":
-        return _compressed(frames, parameter)
+        return _compressed(frames, int(parameter))
     if name in _BY_CHANCE:
         worsen = _BY_CHANCE[name]
         return (worsen(frame, parameter, _chance(seed, video, number)) for number, frame in enumerate(frames))

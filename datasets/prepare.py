@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from datasets import catalogs
 from datasets.extract import SCRATCH, ExtractSettings, worker
@@ -26,7 +26,7 @@ from engine import pool
 from engine.errors import UserError
 from engine.files import alone, require_folder, said_plainly
 from engine.progress import Bar
-from engine.settings import load
+from engine.settings import Needed, load
 
 JOURNAL, LOCK = "journal.jsonl", ".lock"
 
@@ -37,7 +37,7 @@ class PrepareSettings:
 
     data: str | None
     root: Path | None
-    store: Path | None
+    store: Annotated[Path, Needed("store=DIR is missing: where the prepared clips go")]
     workers: int | None
     videos: int | None
     frames: Literal["raw", "jpeg"]
@@ -55,8 +55,6 @@ class PrepareSettings:
     retry: bool
 
     def __post_init__(self) -> None:
-        if self.store is None:
-            raise UserError("store=DIR is missing: where the prepared clips go")
         if self.join:
             return
         if self.data is None:
@@ -100,6 +98,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def prepare(settings: PrepareSettings, options: dict[str, Any], say: Callable[[str], None] = print) -> int:
     """Bring the store up to the dataset; returns the exit code."""
+    if settings.data is None or settings.root is None:
+        raise ValueError("data and root may be left out for joining alone")
     root = require_folder(settings.root, f"root={settings.root}")
     # Found out before hours of work: a source that is not installed.
     if settings.landmarks == "face-alignment":

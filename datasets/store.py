@@ -80,10 +80,10 @@ class Categories:
     """A column of repeated strings: int16 codes and the names they stand for."""
 
     def __init__(self, values: Iterable[str | None]):
-        values = [value if value is not None else "" for value in values]
-        self.names: list[str] = sorted(set(values))
+        texts = [value if value is not None else "" for value in values]
+        self.names: list[str] = sorted(set(texts))
         places = {name: code for code, name in enumerate(self.names)}
-        self.codes = np.array([places[value] for value in values], np.int16)
+        self.codes = np.array([places[text] for text in texts], np.int16)
 
     def __getitem__(self, i: int) -> str:
         return self.names[self.codes[i]]
@@ -178,7 +178,7 @@ class Store:
         name = self.table.pack(i)
         if name not in self._files:
             self._files[name] = _open_pack(self.root, name)
-        view = memoryview(into).cast("B")
+        view = memoryview(into).cast("B")  # type: ignore[arg-type]  # as of Python 3.12 NumPy's types say it is one
         done = 0
         while done < len(view):  # a read may be short, and is at most 2 GiB
             count = os.preadv(self._files[name], [view[done:]], at + done)

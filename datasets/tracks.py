@@ -62,7 +62,7 @@ def follow(
     """Every face of every frame with its track, each track's in order of time; None once, at the end of its track."""
     tracks: dict[int, FaceTrack] = {}
     for sighting in track_faces(frames, source, search_every=search_every, longest_gap=longest_gap):
-        if sighting.frame is None:
+        if sighting.frame is None or sighting.landmarks is None:  # both or neither
             track = tracks.pop(sighting.track)
             yield from ((track, face) for face in track.end())
             yield track, None

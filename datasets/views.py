@@ -22,8 +22,10 @@ resize is done in whole numbers (see `_resize`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -76,6 +78,12 @@ class ViewSettings:
                 raise ValueError(f"{field.name} must lie between 0 and 1, not {getattr(self, field.name)}")
         for name in ("erase_area", "erase_aspect", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # lists, from YAML, could not be hashed
+
+    @classmethod
+    def of_network(cls, arguments: Mapping[str, Any], **others: Any) -> Self:
+        """Pictures as large as a network with these arguments wants them, where it wants them so and no other way."""
+        size = {"size": arguments["input_size"]} if "input_size" in arguments else {}
+        return cls(**size, **others)
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ def _temperature(labels: NDArray[np.int64], distances: Floats) -> float:
 class Bin(NamedTuple):
     low: float
     high: float
-    count: int
+    videos: int
     weight: float  # its share of all, the classes weighing the same
     predicted: float | None  # mean probability; None where the bin is empty
     observed: float | None  # share of forged videos
@@ -143,4 +143,5 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> 
 
 def expected_calibration_error(bins: list[Bin]) -> float:
     """Mean distance between what was predicted and what was observed, each bin by its weight."""
-    return sum(b.weight * abs(b.predicted - b.observed) for b in bins if b.count)
+    full = [(b.weight, b.predicted, b.observed) for b in bins if b.predicted is not None and b.observed is not None]
+    return sum(weight * abs(predicted - observed) for weight, predicted, observed in full)

@@ -7,8 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from engine.errors import UserError
-from engine.settings import Shown
+from engine.errors import Shown, UserError
 
 
 def run(verb: str, main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 
 from engine.errors import UserError
 from engine.files import said_plainly
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,6 @@ class Context:
     @property
     def is_main(self) -> bool:
         return self.rank == 0
-
-    def barrier(self) -> None:
-        self.highest(0)
 
     def highest(self, number: int) -> int:
         """The largest number that any rank brought."""
@@ -90,12 +90,12 @@ class Context:
         devices = [self.device] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
 
-    def synchronised_norms(self, module: nn.Module) -> nn.Module:
+    def synchronised_norms(self, module: M) -> M:
         """BatchNorm over the global batch. PyTorch has it for GPUs only: on CPUs each rank keeps statistics of its own
         part, and rank 0's running statistics are the ones that are saved."""
         if self.world == 1 or self.device.type != "cuda":
             return module
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        return cast(M, nn.SyncBatchNorm.convert_sync_batchnorm(module))
 
 
 @contextmanager
@@ -131,7 +131,7 @@ def _launch() -> _Launch:
     """torchrun's variables come first: a job of submitit's may start torchrun, which then divides it further."""
     environment = os.environ
     if "RANK" in environment or "WORLD_SIZE" in environment:
-        numbers = {}
+        numbers: dict[str, int] = {}
         for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"):
             text = environment.get(name, {"LOCAL_RANK": environment.get("RANK")}.get(name))
             if text is None and name == "MASTER_PORT" and numbers["WORLD_SIZE"] == 1:

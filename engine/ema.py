@@ -8,12 +8,15 @@ describe masked views and would not fit. So: a teacher that is frozen in stage 2
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
-def teacher_of(student: nn.Module) -> nn.Module:
+def teacher_of(student: M) -> M:
     """A copy, buffers included, that no gradient reaches and that is in train mode (see above)."""
     return copy.deepcopy(student).requires_grad_(False).train()
 
@@ -29,6 +32,6 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
     if [name for name, _ in ours] != [name for name, _ in theirs]:
         differing = sorted({name for name, _ in ours} ^ {name for name, _ in theirs})
         raise ValueError(f"teacher and student differ in {', '.join(differing[:5]) or 'the order of their parameters'}")
-    teachers = [parameter for _, parameter in ours]
+    teachers: list[Tensor] = [parameter for _, parameter in ours]
     students = [parameter.to(mine.dtype) for (_, parameter), mine in zip(theirs, teachers, strict=True)]
     torch._foreach_lerp_(teachers, students, 1 - momentum)

@@ -6,3 +6,7 @@ class UserError(Exception):
 
     def __init__(self, message: str):
         super().__init__(" ".join(message.split()))  # one line, whatever it was built from
+
+
+class Shown(Exception):  # noqa: N818  no error
+    """The command line asked to be told something instead of doing something; this is what."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class AdamP(torch.optim.Optimizer):
 
     def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         states = [self.state[parameter] for parameter in parameters]
-        gradients = [parameter.grad for parameter in parameters]
+        gradients = [cast(Tensor, parameter.grad) for parameter in parameters]  # those without one are left out before
         means = [state["exp_avg"] for state in states]
         squares = [state["exp_avg_sq"] for state in states]
         beta1, beta2 = group["betas"]

@@ -7,11 +7,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, cast
 
 from engine.errors import UserError
 
@@ -50,7 +50,7 @@ class Worker:
             answer = self.connection.recv()
         except (EOFError, ConnectionResetError):
             self._process.join()
-            code = self._process.exitcode
+            code = self._process.exitcode or 0
             return Died(f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
         if isinstance(answer, BaseException):
             raise answer
@@ -70,7 +70,7 @@ class Worker:
 
 def run(
     workers: int, setup: Callable[..., Callable], setup_arguments: tuple, tasks: Iterable
-) -> Iterator[tuple[Any, Any]]:
+) -> Generator[tuple[Any, Any], None, None]:
     """Yield (task, answer) as answers come. `setup(number, *setup_arguments)` runs once in each new process and returns
     the function that answers tasks; numbers are never used twice.
 
@@ -94,7 +94,8 @@ def run(
         for _ in range(workers):
             give(start())
         while crew:
-            for connection in wait(list(crew)):
+            for ready in wait(list(crew)):
+                connection = cast(Connection, ready)
                 worker, task = crew[connection]
                 answer = worker.answer()
                 del crew[connection]  # only now: one that failed is stopped below

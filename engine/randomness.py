@@ -43,11 +43,11 @@ class Randomness:
             generator.manual_seed(_mixed((*numbers, 1_000_003 + place), 1)[0])
 
     def state_dict(self) -> dict[str, Any]:
-        _, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+        numpy = np.random.get_state(legacy=False)
         state = {
             "python": random.getstate(),
-            "numpy": {"keys": torch.from_numpy(keys.astype(np.int64)), "position": position,
-                      "has_gauss": has_gauss, "gauss": gauss},
+            "numpy": {"keys": torch.from_numpy(numpy["state"]["key"].astype(np.int64)),
+                      "position": numpy["state"]["pos"], "has_gauss": numpy["has_gauss"], "gauss": numpy["gauss"]},
             "torch": torch.get_rng_state(),
             "generators": {name: generator.get_state() for name, generator in self._generators.items()},
         }  # fmt: skip

@@ -56,7 +56,8 @@ def open_run(
     (`workers`, `device`), or whole groups of them (`cluster` stands for `cluster.partition`).
     """
     here = plain(config)
-    resumed, notes = False, ()
+    resumed = False
+    notes: tuple[str, ...] = ()
     with ExitStack() as held:
         with context.together(f"run folder {folder}"):
             if context.is_main:

@@ -53,6 +53,12 @@ def video_scores(logits: ArrayLike, videos: Sequence[str], expected: Iterable[st
     return VideoScores(list(places), np.bincount(index, values, minlength=len(places)) / clips, clips)
 
 
+def judged(rows: Iterable[Score]) -> tuple[list[int], list[float]]:
+    """Labels and logits of those videos that have both."""
+    known = [(row.label, row.logit) for row in rows if row.label is not None and row.logit is not None]
+    return [label for label, _ in known], [logit for _, logit in known]
+
+
 def without_clips(names: Iterable[str], expected: Iterable[str]) -> list[str]:
     """The expected videos that nothing was scored of, in their order."""
     scored = set(names)

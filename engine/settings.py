@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -20,15 +20,18 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from engine.errors import UserError
+from engine.configs import CONFIGS, brought, choices, groups, help_text, known_keys, verbs
+from engine.errors import Shown, UserError
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 S = TypeVar("S")
 B = TypeVar("B")
 
 
-class Shown(Exception):  # noqa: N818  no error
-    """The command line asked to be told something instead of doing something; this is what."""
+@dataclass(frozen=True)
+class Needed:
+    """Annotates a setting that has no default: `said` is the answer where it is left null."""
+
+    said: str
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,17 @@ class Network:
     name: str
     arguments: dict[str, Any]
 
-    def built(self, create: Callable[..., B]) -> B:
-        """`create(name, **arguments)`; what it refuses is the user's to put right."""
+    def built(self, create: Callable[..., B], *, recompute: bool = False) -> B:
+        """`create(name, **arguments)`, set to recompute its blocks if asked; what it refuses is the user's to mend."""
         try:
-            return create(self.name, **self.arguments)
+            network = create(self.name, **self.arguments)
         except (ValueError, TypeError) as error:
             raise UserError(f"backbone.name={self.name}: {error}") from error
+        if recompute:
+            if not hasattr(network, "recompute"):
+                raise UserError(f"recompute=true: backbone {self.name} cannot (backbones/recompute.py)")
+            network.recompute = True
+        return network
 
 
 def load_exactly(verb: str, arguments: Sequence[str], schema: type[S]) -> S:
@@ -84,7 +92,7 @@ def _compose(verb: str, overrides: list[str]) -> dict[str, Any]:
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             config = compose(verb, overrides=overrides)
-        return OmegaConf.to_container(config, resolve=True)
+        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_in_one_line(verb, overrides, error)) from None
 
@@ -94,18 +102,19 @@ def _in_one_line(verb: str, overrides: list[str], error: Exception) -> str:
     unknown = re.search(r"Key '([^']+)' is not in struct|Could not override '([^']+)'", text)
     if unknown:
         key = next(group for group in unknown.groups() if group)
-        known = known_keys(verb)
-        near = difflib.get_close_matches(key, known, n=1)
-        owners = [f"{path.parent.name}={path.stem}" for path in sorted(CONFIGS.glob("*/*.yaml"))
-                  if key in yaml.safe_load(path.read_text())]
+        owners = [f"{group}={name}" for group in groups(verb) for name in choices(group) if key in brought(group, name)]
         if owners:
             return f"setting {key} is unknown here; it belongs to {', '.join(owners)}"
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        known = known_keys(verb)
+        near = difflib.get_close_matches(key, known, n=1)
+        others = [f"crosstalk {other}" for other in verbs() if key in known_keys(other)]
+        hint = (f"did you mean {near[0]}?" if near else f"it belongs to {', '.join(others)}" if others else
+                f"known are {', '.join(known)}")  # fmt: skip
         return f"unknown setting {key}; {hint}"
     choice = re.search(r"Could not find '([^/']+)/([^']+)'", text)
     if choice:
         group, name = choice.groups()
-        known = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+        known = list(choices(group))
         near = difflib.get_close_matches(name, known, n=1)
         return f"unknown {group}={name}; {f'did you mean {near[0]}? ' if near else ''}known are {', '.join(known)}"
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
@@ -134,6 +143,10 @@ def _typed(schema: type[S], values: dict[str, Any], where: str, prefix: str = ""
     missing = [name for name in fields if name not in values]
     if missing:
         raise UserError(f"{where} lacks {', '.join(missing)}")
+    for name, annotated in typing.get_type_hints(schema, include_extras=True).items():
+        for note in getattr(annotated, "__metadata__", ()):
+            if isinstance(note, Needed) and values[name] in (None, []):
+                raise UserError(note.said)
     return schema(**{name: _converted(prefix + name, values[name], kind) for name, kind in fields.items()})
 
 
@@ -144,7 +157,7 @@ def _converted(name: str, value: Any, kind: Any) -> Any:
             return None
         if len(inner) == 2:
             return _converted(name, value, inner[0])
-    if is_dataclass(kind) and isinstance(value, dict):
+    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, dict):
         return _typed(kind, value, name, f"{name}.")
     if typing.get_origin(kind) is dict and isinstance(value, dict):
         return value
@@ -173,22 +186,3 @@ def _converted(name: str, value: Any, kind: Any) -> Any:
     expected = " or ".join(words[k] for k in kinds if k in words)
     raise UserError(f"{name}={'null' if value is None else value}: expected {expected}")
 
-
-def known_keys(verb: str) -> list[str]:
-    return sorted(set(yaml.safe_load((CONFIGS / f"{verb}.yaml").read_text())) - {"defaults"})
-
-
-def help_text(verb: str, arguments: Sequence[str] = ()) -> str:
-    """The verb's own YAML, defaults with their meaning, without Hydra's list of groups; then the groups' choices."""
-    body = (CONFIGS / f"{verb}.yaml").read_text()
-    groups = [next(iter(item)) for item in yaml.safe_load(body).get("defaults", []) if isinstance(item, dict)]
-    lines = [f"crosstalk {verb} key=value ...    (add --cfg job to see the settings that a command line leads to)", ""]
-    lines.append(re.sub(r"defaults:\n(\s+- .*\n)+\n?", "", body).rstrip())
-    for group in groups:
-        files = {path.stem: path for path in sorted((CONFIGS / group).glob("*.yaml"))}
-        lines += ["", f"# {group}=NAME is one of {', '.join(files)}; {group}=NAME --help explains its own options."]
-        for argument in arguments:
-            name = argument.removeprefix(f"{group}=")
-            if name != argument and name in files:
-                lines += ["", files[name].read_text().removeprefix("# @package _global_\n").rstrip()]
-    return "\n".join(lines)

@@ -99,10 +99,11 @@ class Table:
     def csv(self) -> str:
         """An interval or a spread is in columns of its own: `AUC`, `AUC low`, `AUC high`."""
         extras = [[key for key in ("low", "high", "spread")
-                   if any(isinstance(row[i], Cell) and key in row[i].extras() for row in self.rows)]
+                   if any(isinstance(cell := row[i], Cell) and key in cell.extras() for row in self.rows)]
                   for i in range(len(self.head))]  # fmt: skip
-        lines = [[part for name, keys in zip(self.head, extras, strict=True)
-                  for part in (name, *(f"{name} {key}" for key in keys))]]  # fmt: skip
+        head = [part for name, keys in zip(self.head, extras, strict=True)
+                for part in (name, *(f"{name} {key}" for key in keys))]  # fmt: skip
+        lines: list[list[str | float | None]] = [[*head]]
         for row in self.rows:
             line: list[str | float | None] = []
             for cell, keys in zip(row, extras, strict=True):

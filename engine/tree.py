@@ -78,8 +78,8 @@ def _encoded(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
             raise TypeError(f"keys at {place or 'the top'} must be text or numbers, not {list(value)}")
         # Text and number of the same looks must not meet: "~" marks what is no text, and itself is doubled.
         names = [key.replace("~", "~~").replace("/", "~s") if isinstance(key, str) else f"~{key!r}" for key in value]
-        items = zip(value, names, value.values(), strict=True)
-        return {"dict": [[key, _encoded(item, f"{place}/{name}".lstrip("/"), tensors)] for key, name, item in items]}
+        triples = zip(value, names, value.values(), strict=True)
+        return {"dict": [[key, _encoded(item, f"{place}/{name}".lstrip("/"), tensors)] for key, name, item in triples]}
     if type(value) in (list, tuple):
         items = [_encoded(item, f"{place}/{number}".lstrip("/"), tensors) for number, item in enumerate(value)]
         return {type(value).__name__: items}

@@ -22,6 +22,8 @@ VERBS = {
     "serve": ("evaluation.serve.command", "a page on this machine where a video is dropped and its report appears"),
     "submit": ("slurm.submit", "any other verb as a job on SLURM, or one job for each combination of settings"),
     "jobs": ("slurm.jobs", "what became of submitted jobs; jobs cancel takes them back"),
+    "doctor": ("doctor", "is this machine ready? versions, devices, decoder, SLURM, disk, each with a verdict"),
+    "completion": ("engine.completion", "what a shell needs to complete verbs, settings and names"),
 }
 
 # Those that divide their work over the processes that they find themselves in; every other verb is one process.

@@ -15,8 +15,9 @@ from engine.metrics import auc
 from engine.precision import Precision
 from engine.report import Speaker
 from engine.run import open_run
+from engine.scores import judged
 from engine.stop import StopSignal
-from engine.tables import Cell, Table
+from engine.tables import Cell, Content, Table
 from evaluation import page, record
 from evaluation.detector import Detector
 from evaluation.measures import Tables
@@ -29,14 +30,15 @@ Measured = dict[str, float]  # column -> AUC
 PANELS = 6
 
 
-def judge(settings: BenchmarkSettings, stores: Sequence[Store], precision: Precision, context: Context) -> int:
+def judge(settings: BenchmarkSettings, runs_below: Path, stores: Sequence[Store], precision: Precision,
+          context: Context) -> int:  # fmt: skip
     with context.together("what is to be judged"):
-        sweep = gathered(settings.ablation)
+        sweep = gathered(runs_below)
         runs = [run for several in sweep.runs.values() for run in several]
         detectors = [Detector.load(run.bundle) for run in runs[:1]]
         plan(settings.protocol, detectors, stores)  # what is wrong with the stores is found before anything is scored
     config, say = record.config_of(settings, [], stores), Speaker(context)
-    with open_run(settings.run, config, context, may_differ=MAY_DIFFER) as run, StopSignal(context) as stop:
+    with open_run(settings.folder, config, context, may_differ=MAY_DIFFER) as run, StopSignal(context) as stop:
         for line in (*run.notes, *sweep.missing):
             say.attention(f"note: {line}")
         plans: dict[str, Plan] = {}
@@ -46,12 +48,12 @@ def judge(settings: BenchmarkSettings, stores: Sequence[Store], precision: Preci
             with context.together(f"bundle {one.bundle}"):
                 detector = Detector.load(one.bundle)
                 plans[one.name] = plan(settings.protocol, [detector], stores, before=f"{one.name}: ")
-            if not score(plans[one.name].parts, settings.run, precision, context, stop, batch=settings.batch,
+            if not score(plans[one.name].parts, settings.folder, precision, context, stop, batch=settings.batch,
                          workers=settings.workers):  # fmt: skip
                 return stop.exit_code
             detector.network.to("meta")  # its weights are needed no more, and there may be dozens
             detectors.append(detector)
-        with context.together(f"report in {settings.run}"):
+        with context.together(f"report in {settings.folder}"):
             if context.is_main:
                 _conclude(settings, sweep, plans, detectors, stores, precision, say)
     return 0
@@ -59,7 +61,7 @@ def judge(settings: BenchmarkSettings, stores: Sequence[Store], precision: Preci
 
 def _conclude(settings: BenchmarkSettings, sweep: Sweep, plans: Mapping[str, Plan], detectors: Sequence[Detector],
               stores: Sequence[Store], precision: Precision, say: Speaker) -> None:  # fmt: skip
-    folder = settings.run
+    folder = settings.folder
     record.write_scores(folder, [part for one in plans.values() for part in one.parts], precision)
     scores = Tables.read(folder)
     measured = {name: _measured(one, scores) for name, one in plans.items()}
@@ -82,15 +84,14 @@ def _measured(one: Plan, scores: Tables) -> Measured:
     """The columns of the table, of one run: AUC of each line's videos, and their means."""
     found = {}
     for line in one.lines:
-        rows = [row for row in scores.of(line) if row.logit is not None]
-        found[line.name] = auc([row.label for row in rows], [row.logit for row in rows])
+        found[line.name] = auc(*judged(scores.of(line)))
     return found | {name: float(np.mean([found[line] for line in lines])) for name, lines in one.means.items()}
 
 
 def _compared(sweep: Sweep, measured: Mapping[str, Measured]) -> Table:
     columns = list(next(iter(measured.values())))
-    rows = [[*values, len(runs), *(_cell(runs, measured, column) for column in columns)]
-            for values, runs in sweep.runs.items()]  # fmt: skip
+    rows: list[list[Content]] = [[*values, len(runs), *(_cell(runs, measured, column) for column in columns)]
+                                 for values, runs in sweep.runs.items()]  # fmt: skip
     return Table([*sweep.axes, "seeds", *columns], rows, best=dict.fromkeys(columns, "max"))
 
 
@@ -102,8 +103,9 @@ def _cell(runs: Sequence[TrainedRun], measured: Mapping[str, Measured], column: 
 
 def _each(sweep: Sweep, measured: Mapping[str, Measured]) -> Table:
     columns = list(next(iter(measured.values())))
-    rows = [[*values, run.seed, run.name, *(100 * measured[run.name][column] for column in columns)]
-            for values, runs in sweep.runs.items() for run in runs]  # fmt: skip
+    rows: list[list[Content]] = [
+        [*values, run.seed, run.name, *(100 * measured[run.name][column] for column in columns)]
+        for values, runs in sweep.runs.items() for run in runs]  # fmt: skip
     return Table([*sweep.axes, "seed", "run", *columns], rows)
 
 
@@ -148,7 +150,8 @@ def _draw(sweep: Sweep, measured: Mapping[str, Measured], path: Path) -> None:
 
 def _places(values: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], float]:
     """Numbers stand where they belong on the axis, anything else in turn."""
-    numbers = [as_number(value[0]) if value else None for value in values]
-    if all(number is not None for number in numbers):
+    known = [as_number(value[0]) if value else None for value in values]
+    numbers = [number for number in known if number is not None]
+    if len(numbers) == len(values):
         return dict(zip(values, numbers, strict=True))
     return {value: float(place) for place, value in enumerate(values)}

@@ -36,11 +36,11 @@ def main(arguments: Sequence[str]) -> int:
         with context.together("opening the data"):
             stores = [Store.open(path) for path in settings.stores]
         if settings.ablation is not None:
-            return ablation.judge(settings, stores, precision, context)
+            return ablation.judge(settings, settings.ablation, stores, precision, context)
         with context.together("opening the model"):
             detectors = [Detector.load(path) for path in settings.bundles]
         if settings.submission is not None:
-            return submission.judge(settings, detectors[0], stores, precision, context)
+            return submission.judge(settings, settings.submission, detectors[0], stores, precision, context)
         return judge(settings, detectors, stores, precision, context)
 
 
@@ -49,13 +49,13 @@ def judge(settings: BenchmarkSettings, detectors: Sequence[Detector], stores: Se
     with context.together("what is to be judged"):
         made = plan(settings.protocol, detectors, stores)
     config, say = record.config_of(settings, detectors, stores), Speaker(context)
-    with open_run(settings.run, config, context, may_differ=MAY_DIFFER) as run, StopSignal(context) as stop:
+    with open_run(settings.folder, config, context, may_differ=MAY_DIFFER) as run, StopSignal(context) as stop:
         for line in (*run.notes, *results.missing(made)):
             say.attention(f"note: {line}")
-        if not score(made.parts, settings.run, precision, context, stop, batch=settings.batch,
+        if not score(made.parts, settings.folder, precision, context, stop, batch=settings.batch,
                      workers=settings.workers):  # fmt: skip
             return stop.exit_code
-        with context.together(f"report in {settings.run}"):
+        with context.together(f"report in {settings.folder}"):
             if context.is_main:
                 _conclude(settings, made, detectors, stores, precision, say)
     return 0
@@ -64,7 +64,7 @@ def judge(settings: BenchmarkSettings, detectors: Sequence[Detector], stores: Se
 def _conclude(settings: BenchmarkSettings, made: Plan, detectors: Sequence[Detector], stores: Sequence[Store],
               precision: Precision, say: Speaker) -> None:  # fmt: skip
     """Write the scores, read them back, and make everything else of what was read."""
-    folder, protocol = settings.run, settings.protocol
+    folder, protocol = settings.folder, settings.protocol
     record.write_scores(folder, made.parts, precision)
     tables = Tables.read(folder)
     found = results.results(made, protocol, tables, settings.draws, settings.seed)

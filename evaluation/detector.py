@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 
 from backbones import create
+from datasets.appearance import SIZES
 from datasets.views import ViewSettings
-from engine.bundle import load_bundle, load_into
+from engine.bundle import Bundle, load_bundle, load_into
 from engine.calibration import Calibration
 from engine.errors import UserError
+from engine.familiarity import Familiarity, sizes_from
 from engine.files import said_plainly
 from evaluation.verdict.judge import Settings, judge
 from evaluation.verdict.judgement import Judgement
+from evaluation.verdict.lipreader import LipReader
 from finetune.model import Detector as Networks
 from finetune.transfer import backbone_of, views_of
 
@@ -34,6 +37,7 @@ class Detector:
     config: Mapping[str, Any]  # the settings that made it
     bundle: Path
     digest: str  # of the weights and settings, not of where they lie
+    familiarity: Familiarity | None = None  # which faces it knows; None: the bundle brings nothing to tell by
 
     @classmethod
     def load(cls, bundle: Path | str, device: torch.device | str = "cpu") -> Self:
@@ -50,7 +54,8 @@ class Detector:
         calibration = found.config.get("calibration")
         if calibration is not None:
             calibration = Calibration.from_dict(calibration, f"{bundle}: config.yaml, calibration")
-        return cls(network, views_of(found), calibration, found.config, Path(bundle), digest_of(found.folder))
+        return cls(network, views_of(found), calibration, found.config, Path(bundle), digest_of(found.folder),
+                   _familiarity(found))  # fmt: skip
 
     @torch.inference_mode()
     def logits(self, clips: Tensor) -> Tensor:
@@ -60,9 +65,12 @@ class Detector:
             raise ValueError(f"clips must be float (B, 3, T, {size}, {size}), not {clips.dtype} {tuple(clips.shape)}")
         return self.network(clips.to(self.network.classifier.weight.device)).float()
 
-    def score(self, video: Path | str, **settings: Any) -> Judgement:
-        """What it says of a video file, and why; `settings` are those of `evaluation.verdict.judge.Settings`."""
-        return judge(self, Path(video), Settings(**settings))
+    def score(self, video: Path | str, *, reader: LipReader | None = None, **settings: Any) -> Judgement:
+        """What it says of a video file, and why; `settings` are those of `evaluation.verdict.judge.Settings`.
+
+        `reader`, from `LipReader.load(bundle of stage 1)`, says in `agreement` whether lips and sound belong together.
+        """
+        return judge(self, Path(video), Settings(**settings), reader=reader)
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -77,6 +85,16 @@ class Detector:
         if method in self.left_out or (chosen is not None and method not in chosen):
             return False
         return dataset in known["datasets"] if "datasets" in known else None
+
+
+def _familiarity(bundle: Bundle) -> Familiarity | None:
+    if bundle.config.get("familiarity") is None:
+        return None
+    where = f"{bundle.folder}: config.yaml, familiarity"
+    known = Familiarity(sizes_from(bundle.config["familiarity"], SIZES, where))
+    load_into(known, bundle, "familiarity")
+    known.require_sound(f"bundle {bundle.folder}: familiarity")
+    return known
 
 
 def digest_of(bundle: Path) -> str:

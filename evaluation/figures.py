@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from markupsafe import Markup
@@ -43,7 +43,7 @@ class Axes:
     def _add(self, template: str, **values: object) -> None:
         self.parts.append(Markup(template).format(**values))
 
-    def line(self, xs: Sequence[float], ys: Sequence[float], colour: str, kind: str = "curve") -> None:
+    def line(self, xs: Iterable[float], ys: Iterable[float], colour: str, kind: str = "curve") -> None:
         points = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in zip(xs, ys, strict=True))
         self._add('<polyline class="{kind}" style="stroke: var({colour})" points="{points}"/>',
                   kind=kind, colour=colour, points=points)  # fmt: skip
@@ -68,7 +68,7 @@ class Axes:
 SHARES = {0.0: "0", 0.25: "0.25", 0.5: "0.5", 0.75: "0.75", 1.0: "1"}
 
 
-def roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Markup:
+def roc(curves: Mapping[str, tuple[Iterable[float], Iterable[float]]]) -> Markup:
     axes = Axes("real videos called forged", "forged videos found", SHARES, SHARES)
     axes.line((0, 1), (0, 1), "--faint", "dashed")
     for number, (xs, ys) in enumerate(curves.values()):
@@ -105,7 +105,8 @@ def reliability(curves: Mapping[str, Sequence[Bin]]) -> Markup:
     axes = Axes("probability given", "share forged", SHARES, SHARES)
     axes.line((0, 1), (0, 1), "--faint", "dashed")
     for number, bins in enumerate(curves.values()):
-        full = [(b.predicted, b.observed, b.weight) for b in bins if b.count]
+        full = [(b.predicted, b.observed, b.weight) for b in bins
+                if b.predicted is not None and b.observed is not None]  # fmt: skip
         axes.line([p for p, _, _ in full], [o for _, o, _ in full], colour(number))
         for predicted, observed, weight in full:
             axes.dot(predicted, observed, colour(number), 2 + 6 * weight**0.5)

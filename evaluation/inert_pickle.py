@@ -153,6 +153,7 @@ def _outline(program: bytes) -> Any:
         if type(stack[-1]) is list:
             stack[-1].extend(items)
 
+    argument: Any  # of the type that the instruction has
     for instruction, argument, _ in pickletools.genops(program):
         match instruction.name:
             case "PROTO" | "FRAME":

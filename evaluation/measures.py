@@ -24,7 +24,7 @@ from engine.calibration import Bin, Calibration, expected_calibration_error, rel
 from engine.errors import UserError
 from engine.files import said_plainly, write_atomically
 from engine.metrics import Metrics, auc, measure
-from engine.scores import Floats, Score, read_scores, write_scores
+from engine.scores import Floats, Score, judged, read_scores, write_scores
 from engine.tables import Cell
 from evaluation.plan import Line
 from evaluation.scored import Clip
@@ -74,7 +74,8 @@ def read_clips(path: Path) -> list[Clip]:
         reader = csv.reader(file, strict=True)
         if tuple(next(reader, ())) != COLUMNS:
             raise UserError(f"{path}:1: expected the columns {','.join(COLUMNS)}")
-        return [Clip(*names, int(start), float(logit)) for *names, start, logit in reader]
+        return [Clip(video, dataset, method, track, int(start), float(logit))
+                for video, dataset, method, track, start, logit in reader]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def measured(line: Line, tables: Tables, draws: int, seed: int, notes: list[str]
     """`notes` is told where no interval can be given."""
     rows = tables.of(line)
     scored = [row for row in rows if row.logit is not None]
-    labels, logits = [row.label for row in scored], [row.logit for row in scored]
+    labels, logits = judged(scored)
     calibration = line.forged.detector.calibration or Calibration()
     metrics = measure(labels, logits, calibration, line.name)
     units = [unit(line, row) for row in scored]
@@ -119,7 +120,7 @@ def measured(line: Line, tables: Tables, draws: int, seed: int, notes: list[str]
         interval(auc(clip_labels, clip_logits), "auc", (clip_labels, clip_logits, clip_units), ", clips"),
         interval(metrics.average_precision, "average_precision"), interval(metrics.eer, "eer"),
         len(per_clip), len(rows) - len(scored), expected_calibration_error(bins), bins, (fpr, tpr),
-        [row.logit for row in scored if row.label == 0], [row.logit for row in scored if row.label == 1],
+        *([logit for logit, mark in zip(logits, labels, strict=True) if mark == label] for label in (0, 1)),
     )  # fmt: skip
 
 
@@ -133,8 +134,7 @@ def mean_of(name: str, lines: Sequence[Line], tables: Tables, draws: int, seed: 
     columns = {}
     for line in lines:
         rows = [row for row in tables.of(line) if row.logit is not None]
-        columns[line.name] = draws_of.Scored([row.label for row in rows], [row.logit for row in rows],
-                                             [unit(line, row) for row in rows])  # fmt: skip
+        columns[line.name] = draws_of.Scored(*judged(rows), [unit(line, row) for row in rows])
     value = float(np.mean([auc(column.labels, column.scores) for column in columns.values()]))
     return _cell(value, lambda: bootstrap_many(columns, draws=draws, seed=seed, what=name)[1], notes)
 

@@ -29,7 +29,8 @@ def worst(lines: Sequence[Line], tables: Tables, count: int = EACH) -> dict[str,
     """Of all the lines' videos the `count` worst of each class; a real video that several lines share comes once."""
     parts = {part.name: part for line in lines for part in (line.reals, line.forged)}
     rows = {(row.dataset, row.method, row.video): row for line in lines for row in tables.of(line)}
-    distances = [(_wrong_by(row, parts[row.dataset]), key) for key, row in rows.items() if row.logit is not None]
+    distances = [(_wrong_by(row.label, row.logit, parts[row.dataset]), key) for key, row in rows.items()
+                 if row.logit is not None]  # fmt: skip
     wrong = sorted((item for item in distances if item[0] >= 0), reverse=True)
     found: dict[str, list[Mistake]] = {}
     for label, title in ((0, "Real videos called forged"), (1, "Forged videos called real")):
@@ -38,10 +39,10 @@ def worst(lines: Sequence[Line], tables: Tables, count: int = EACH) -> dict[str,
     return found
 
 
-def _wrong_by(row: Score, part: Part) -> float:
+def _wrong_by(label: int | None, logit: float, part: Part) -> float:
     """Below 0: it is right. The threshold itself is called forged."""
-    beyond = row.logit - (part.detector.calibration or Calibration()).threshold
-    return beyond if row.label == 0 else -beyond if beyond < 0 else -1.0
+    beyond = logit - (part.detector.calibration or Calibration()).threshold
+    return beyond if label == 0 else -beyond if beyond < 0 else -1.0
 
 
 def _strip(row: Score, part: Part, tables: Tables) -> str:

@@ -146,9 +146,9 @@ def _sets(protocol: Protocol, detector: Detector, stores: Sequence[Store], befor
     made.parts = list(parts.values())
     for one in protocol.sets:
         if one in given:
-            methods = tuple(one.methods or forgeries(parts[one.dataset].data))
+            shown = tuple(one.methods or forgeries(parts[one.dataset].data))
             people = one.reals or one.dataset
-            made.lines.append(Line(one.name, parts[one.dataset], parts[people], methods, people))
+            made.lines.append(Line(one.name, parts[one.dataset], parts[people], shown, people))
         else:
             made.missing.append(_no_store(one, found))
     made.means["mean"] = [line.name for line in made.lines]
@@ -190,7 +190,8 @@ def _left_out(protocol: Protocol, detectors: Sequence[Detector], found: Mapping[
 
 
 def _perturbations(protocol: Protocol, detector: Detector, stores: Sequence[Store], before: str) -> Plan:
-    made, found = Plan(), {}
+    made = Plan()
+    found: dict[tuple[str, tuple[str, int] | None], Store] = {}
     for store in stores:
         key = (dataset_of(store), perturbation_of(store))
         if key in found:

@@ -17,7 +17,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from backbones.heads import CosineClassifier, Predictor, Projector
 from engine.bundle import save_bundle
 from engine.errors import UserError
 from engine.files import said_plainly
-from engine.settings import load_exactly
+from engine.settings import Needed, load_exactly
 from engine.weights import load_strictly
 from evaluation.inert_pickle import read_weights, shown
 
@@ -58,14 +58,9 @@ COUNTER = "num_batches_tracked"  # of batches that a BatchNorm saw; nothing comp
 class ImportSettings:
     """configs/import.yaml explains each."""
 
-    checkpoint: Path | None
-    out: Path | None
-
-    def __post_init__(self) -> None:
-        if self.checkpoint is None:
-            raise UserError("CHECKPOINT is missing: crosstalk import FILE out=DIR, FILE a .pth or .ckpt of that work")
-        if self.out is None:
-            raise UserError("out=DIR is missing: where the bundle goes")
+    checkpoint: Annotated[Path, Needed("CHECKPOINT is missing: crosstalk import FILE out=DIR, FILE a .pth or .ckpt of "
+                                       "that work")]  # fmt: skip
+    out: Annotated[Path, Needed("out=DIR is missing: where the bundle goes")]
 
 
 @dataclass(frozen=True)
@@ -135,7 +130,7 @@ def _stage(weights: dict[str, Tensor], where: str) -> tuple[str, dict[str, str]]
         return any(name.startswith(beginning) for name in weights)
 
     if has("model1.") or has("model2."):
-        prefixes = {}
+        prefixes: dict[str, str] = {}
         for sort, model in (("video", "model1"), ("audio", "model2")):
             early = has(f"{model}.target_encoder.")
             prefixes |= {f"{sort}_student.{module}": f"{model}.{module}."
@@ -157,17 +152,19 @@ def _stage(weights: dict[str, Tensor], where: str) -> tuple[str, dict[str, str]]
 def _created(names: Iterable[str]) -> dict[str, nn.Module]:
     """Our modules of these names; a part's backbone comes before what stands upon it."""
     modules: dict[str, nn.Module] = {}
+    dims: dict[str, int] = {}  # of each part's backbone
     for name in names:
         part, _, module = name.partition(".")
         if module == "backbone":
-            backbone, arguments = BACKBONES[part.partition("_")[0]]
-            modules[name] = create(backbone, **arguments)
+            chosen, arguments = BACKBONES[part.partition("_")[0]]
+            modules[name] = backbone = create(chosen, **arguments)
+            dims[part] = backbone.dim
         elif module == "projector":
-            modules[name] = Projector(modules[f"{part}.backbone"].dim)
+            modules[name] = Projector(dims[part])
         elif module == "predictor":
             modules[name] = Predictor()
         else:
-            modules[name] = CosineClassifier(modules["video_student.backbone"].dim)
+            modules[name] = CosineClassifier(dims["video_student"])
     return modules
 
 

@@ -58,7 +58,7 @@ def write_results(folder: Path, name: str, about: Mapping[str, Any], notes: Sequ
 
 def provenance(settings: BenchmarkSettings, detectors: Sequence[Detector], stores: Sequence[Store]) -> dict[str, Any]:
     """Which checkpoint, data, settings and code the numbers come from."""
-    sessions = json.loads((settings.run / "environment.json").read_text())["sessions"]
+    sessions = json.loads((settings.folder / "environment.json").read_text())["sessions"]
     models = [{"bundle": str(d.bundle), "digest": d.digest,
                "calibration": d.calibration.to_dict() if d.calibration else None, "settings": plain(d.config)}
               for d in detectors]  # fmt: skip

@@ -82,7 +82,7 @@ def _details(protocol: Protocol, found: Sequence[Found]) -> Table:
     head = [WHAT[protocol.lines], "detector", "clips", "without clips", "real called real", "real called forged",
             "forged called real", "forged called forged", "balanced accuracy %", "precision %", "recall %",
             "specificity %", "F1 %", "log loss", "calibration error %"]  # fmt: skip
-    rows = []
+    rows: list[list[Content]] = []
     for one in found:
         m, detector = one.metrics, one.line.forged.detector
         rows.append([one.line.name, detector.digest[:8], one.clips, one.without_clips, m.tn, m.fp, m.fn, m.tp,
@@ -93,7 +93,8 @@ def _details(protocol: Protocol, found: Sequence[Found]) -> Table:
 
 def _published(protocol: Protocol) -> Table:
     names = list(dict.fromkeys(name for one in protocol.published for name in one.values))
-    rows = [[one.model, one.source, *(one.values.get(name) for name in names)] for one in protocol.published]
+    rows: list[list[Content]] = [[one.model, one.source, *(one.values.get(name) for name in names)]
+                                 for one in protocol.published]  # fmt: skip
     return Table(["model (figures of others, AUC %)", "source", *names], rows)
 
 
@@ -120,4 +121,5 @@ def _remarks(plan: Plan, protocol: Protocol, found: Sequence[Found]) -> list[str
 def shown(cell: Cell) -> str:
     """A share as per cent, as a line on a terminal has it."""
     text = f"{100 * cell.value:.2f}"
-    return text if cell.low is None else f"{text} [{100 * cell.low:.2f}, {100 * cell.high:.2f}]"
+    ends = [f"{100 * end:.2f}" for end in (cell.low, cell.high) if end is not None]
+    return f"{text} [{', '.join(ends)}]" if ends else text

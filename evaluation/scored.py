@@ -68,10 +68,10 @@ def _score(part: Part, folder: Path, precision: Precision, context: Context, sto
         done = set(journal.open()) if context.is_main else set()
     # Which videos are finished is the main process's to say: others may not see the file as it is yet.
     finished = torch.from_numpy(np.isin(data.videos, sorted(done)).astype(np.int64))
-    tracks = np.flatnonzero(context.sum(finished).numpy() == 0)
+    tracks: list[int] = np.flatnonzero(context.sum(finished).numpy() == 0).tolist()
     order = WindowOrder(data, tracks).epoch(0, 0)
     advance(windows_of(part) - len(order.clips))
-    if not len(tracks):
+    if not tracks:
         return True
     wanted = Counter(data.videos[order.clips].tolist())
     waiting: dict[str, list[tuple[str, int, float]]] = {}

@@ -89,7 +89,14 @@ class BenchmarkSettings:
 
     @property
     def bundles(self) -> tuple[Path, ...]:
-        return self.models or (self.model,)
+        return self.models or ((self.model,) if self.model else ())
+
+    @property
+    def folder(self) -> Path:
+        """run=, which is there unless a submission alone is asked for."""
+        if self.run is None:
+            raise ValueError("a submission without run= has its files beside it")
+        return self.run
 
     @property
     def stores(self) -> list[Path]:

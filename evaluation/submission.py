@@ -29,9 +29,10 @@ from evaluation.settings import MAY_DIFFER, BenchmarkSettings
 UNKNOWN = 0.5  # of a video in which no face was found, or too short a one
 
 
-def judge(settings: BenchmarkSettings, detector: Detector, stores: Sequence[Store], precision: Precision,
+def judge(settings: BenchmarkSettings, path: Path, detector: Detector, stores: Sequence[Store], precision: Precision,
           context: Context) -> int:  # fmt: skip
-    path, say = settings.submission, Speaker(context)
+    """`path`: where the table goes."""
+    say = Speaker(context)
     folder = settings.run or path.with_name(f"{path.name}.run")
     with context.together("what is to be judged"):
         if len(stores) != 1:

@@ -115,7 +115,7 @@ def _learning(measured: Sequence[Measure], lines: Sequence[Mapping[str, Any]]) -
     for number, measure in enumerate(measured):
         points = [(line["step"] / last, line["values"][measure.name]) for line in lines
                   if measure.name in line["values"]]  # fmt: skip
-        axes.line(*zip(*points, strict=True), figures.colour(number))
+        axes.line([x for x, _ in points], [y for _, y in points], figures.colour(number))
     return axes.svg("what is learned over the steps of stage 1")
 
 
@@ -126,7 +126,7 @@ def _baselines(out: Path) -> dict[str, tuple[str, float]]:
     best = {}
     for name in ("faceforensics", "celebdf_v2"):
         for method, aucs in read_baselines(out / "stores" / name).items():
-            baseline = max(aucs, key=aucs.get)
+            baseline = max(aucs, key=lambda name: aucs[name])
             best[method] = baseline.replace("_", " "), aucs[baseline]
     return best
 

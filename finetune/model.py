@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones import Backbone
 from backbones.heads import CosineClassifier, Encoder, Predictor, Projector
 
 
 class Detector(nn.Module):
     """What a stage-2 bundle holds: backbone and classifier. A clip's logit is high where it looks forged."""
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
         self.classifier = CosineClassifier(backbone.dim)
@@ -37,7 +38,7 @@ class Detector(nn.Module):
 class Student(nn.Module):
     """The detector, and beside it, if there is an auxiliary task, the projector and predictor of that task."""
 
-    def __init__(self, backbone: nn.Module, *, auxiliary: bool, freeze: bool = False) -> None:
+    def __init__(self, backbone: Backbone, *, auxiliary: bool, freeze: bool = False) -> None:
         super().__init__()
         self.detector, self.freeze = Detector(backbone), freeze
         backbone.requires_grad_(not freeze)
@@ -54,7 +55,7 @@ class Student(nn.Module):
         """Logits (B,) of all clips; predictions (R, T, E) of those that the indices `real` (R,) name."""
         features = self.detector.backbone(video)
         prediction = None
-        if self.projector is not None and real is not None:
+        if self.projector is not None and self.predictor is not None and real is not None:
             prediction = self.predictor(self.projector(features[real]))
         return self.detector.logit(features), prediction
 
@@ -62,7 +63,7 @@ class Student(nn.Module):
 class Teacher(Encoder):
     """The video teacher of stage 1 as it is: no gradient, statistics of its own, evaluation mode whatever is asked."""
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__(backbone)
         self.requires_grad_(False)
         self.eval()

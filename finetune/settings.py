@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from engine.errors import UserError
 from engine.precision import Kind
-from engine.settings import Network
+from engine.settings import Needed, Network
 
 # What may change between two sessions of a run, because it does not change what is computed.
-MAY_DIFFER = ("run", "store", "real_store", "device", "precision", "workers", "log_every", "save_every", "keep",
-              "checkpoint")  # fmt: skip
+MAY_DIFFER = ("run", "store", "real_store", "device", "precision", "recompute", "workers", "log_every", "save_every",
+              "keep", "checkpoint")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    init: Path | None
+    init: Annotated[Path, Needed("init=BUNDLE is missing: what `crosstalk pretrain` wrote to RUN/bundle; init=none "
+                                 "starts from scratch")]  # fmt: skip
     teacher: Path | None
     backbone: Network | None
-    store: tuple[Path, ...]
-    run: Path | None
+    store: Annotated[tuple[Path, ...], Needed("store=DIR is missing: a store that `crosstalk prepare` made")]
+    run: Annotated[Path, Needed("run=DIR is missing: the folder for this run's checkpoints, journal and bundle")]
     methods: tuple[str, ...] | None
     leave_out: tuple[str, ...]
     ssl_weight: float
@@ -40,6 +41,7 @@ class FinetuneSettings:
     mask_fill: Literal["zero", "clip_mean"]
     device: Literal["auto", "cpu", "cuda"]
     precision: Kind
+    recompute: bool
     workers: int
     log_every: int
     save_every: int
@@ -49,11 +51,6 @@ class FinetuneSettings:
     checkpoint: Path | None
 
     def __post_init__(self) -> None:
-        if self.run is None:
-            raise UserError("run=DIR is missing: the folder for this run's checkpoints, journal and bundle")
-        if self.init is None:
-            raise UserError("init=BUNDLE is missing: what `crosstalk pretrain` wrote to RUN/bundle; init=none starts "
-                            "from scratch")  # fmt: skip
         at_least = {"ssl_weight": 0, "real_ratio": 0, "batch": 2, "epochs": 1, "seed": 0, "warmup_epochs": 0,
                     "weight_decay": 0, "workers": 0, "log_every": 1, "save_every": 1, "keep": 1, "validate_every": 1,
                     "patience": 1}  # fmt: skip

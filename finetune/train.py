@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,10 @@ from datasets.store import Store
 from datasets.views import ViewSettings, draw_views, make_views, teacher_video
 from engine import schedule
 from engine.bundle import save_bundle
-from engine.checkpoint import Checkpoints
+from engine.checkpoint import Checkpoints, Stateful
 from engine.distributed import Context, distributed
 from engine.errors import UserError
+from engine.familiarity import Familiarity
 from engine.journal import Journal, read_metrics
 from engine.optim import AdamP, Part, groups, set_learning_rates
 from engine.precision import Precision
@@ -30,6 +31,7 @@ from engine.settings import Network, load_exactly
 from engine.stop import StopSignal
 from engine.update import Update
 from finetune import report, transfer
+from finetune.familiar import familiarity
 from finetune.model import Student, Teacher, auxiliary_loss, supervised_loss
 from finetune.settings import MAY_DIFFER, FinetuneSettings
 from finetune.validation import Validation
@@ -48,9 +50,9 @@ def train(settings: FinetuneSettings, context: Context) -> int:
     with context.together("opening the data"):
         network, student, teacher = transfer.start(
             None if settings.from_scratch else settings.init, settings.teaching, settings.backbone,
-            freeze=settings.freeze_backbone)  # fmt: skip
-        views = ViewSettings(size=network.arguments.get("input_size", ViewSettings.size),
-                             mask_fill=settings.mask_fill, time_mask_probability=settings.mask_share)  # fmt: skip
+            freeze=settings.freeze_backbone, recompute=settings.recompute)  # fmt: skip
+        views = ViewSettings.of_network(network.arguments, mask_fill=settings.mask_fill,
+                                        time_mask_probability=settings.mask_share)  # fmt: skip
         data = _data(settings, context, views)
     with open_run(settings.run, settings, context, may_differ=MAY_DIFFER) as run:
         code = _train(settings, context, run, precision, network, student.to(context.device),
@@ -64,7 +66,13 @@ class Data:
     labelled: ClipLoader
     reals: ClipLoader | None  # further real clips, real_ratio times as many
     validation: Validation
+    held_out: ClipDataset  # what `validation` measures on
     prior: float  # forged share of all the clips of a step, on average
+
+    @cached_property
+    def familiarity(self) -> Familiarity:
+        loaders = [loader for loader in (self.labelled, self.reals) if loader]
+        return familiarity([loader.dataset for loader in loaders], self.held_out)
 
     def close(self) -> None:
         for loader in (self.labelled, self.reals):
@@ -73,8 +81,6 @@ class Data:
 
 
 def _data(settings: FinetuneSettings, context: Context, views: ViewSettings) -> Data:
-    if not settings.store:
-        raise UserError("store=DIR is missing: a store that `crosstalk prepare` made")
     stores = [Store.open(path) for path in settings.store]
     share = context.share_of(settings.batch)
     chosen = ClipDataset(stores, split="train", labels=(REAL, FORGED), methods=settings.methods,
@@ -83,7 +89,8 @@ def _data(settings: FinetuneSettings, context: Context, views: ViewSettings) -> 
         raise UserError(f"training needs real and forged videos; these are {chosen.summary()}")
     order = (ShuffledOrder(chosen) if settings.real_share is None else
              BalancedOrder(chosen, real_share=settings.real_share))  # fmt: skip
-    ranks = {"seed": settings.seed, "rank": context.rank, "ranks": context.world, "workers": settings.workers}
+    ranks: dict[str, Any] = {"seed": settings.seed, "rank": context.rank, "ranks": context.world,
+                             "workers": settings.workers}  # fmt: skip
     reals = None
     if settings.real_store:
         further = ClipDataset(Store.open(settings.real_store), split="train", labels=(REAL,))
@@ -92,7 +99,7 @@ def _data(settings: FinetuneSettings, context: Context, views: ViewSettings) -> 
     trained = {chosen.method_names[code] for code in chosen.method[chosen.label == FORGED].tolist()}
     left_out = {name for name in held_out.method_names if name not in trained}
     return Data(make_loader(chosen, share, order=order, **ranks), reals, Validation(held_out, left_out, views),
-                order.forged_share / (1 + settings.real_ratio))  # fmt: skip
+                held_out, order.forged_share / (1 + settings.real_ratio))  # fmt: skip
 
 
 @dataclass
@@ -111,7 +118,7 @@ class Best:
         return {"value": self.value, "since": self.since}
 
     def load_state_dict(self, state: dict[str, float | int]) -> None:
-        self.value, self.since = state["value"], state["since"]
+        self.value, self.since = state["value"], int(state["since"])
 
 
 def _train(settings: FinetuneSettings, context: Context, run: Run, precision: Precision, network: Network,
@@ -129,7 +136,8 @@ def _train(settings: FinetuneSettings, context: Context, run: Run, precision: Pr
     randomness = Randomness(settings.seed, context.rank, context.device)
     randomness.start()
     best = Best()
-    parts = {"student": student, "optimizer": optimizer, "precision": precision, "loader": loader, "best": best}
+    parts: dict[str, Stateful] = {"student": student, "optimizer": optimizer, "precision": precision, "loader": loader,
+                                  "best": best}  # fmt: skip
     if data.reals:
         parts["reals"] = data.reals
     checkpoints = Checkpoints(run.checkpoints, context, randomness, plain(settings), keep=settings.keep)
@@ -146,19 +154,20 @@ def _train(settings: FinetuneSettings, context: Context, run: Run, precision: Pr
         say.say(report.validation_line(epoch, settings.epochs, found, better))
         with context.together(f"bundle {run.bundle}"):
             if better and context.is_main:
-                save_bundle(run.bundle, _bundled(student), {
+                save_bundle(run.bundle, _bundled(student) | {"familiarity": data.familiarity}, {
                     "stage": "finetune", **plain(settings), "backbone": plain(network), "views": plain(views),
-                    "calibration": calibration.to_dict(), "step": step, "generated": loader.dataset.generated,
+                    "calibration": calibration.to_dict(), "familiarity": data.familiarity.sizes, "step": step,
+                    "generated": loader.dataset.generated,
                     "trained_on": {"datasets": loader.dataset.dataset_names, "data": loader.dataset.fingerprint()},
                 }, report.card(settings, network, loader.dataset, found, step), overwrite=True)  # fmt: skip
 
-    def enough() -> bool:
-        return settings.patience is not None and best.since >= settings.patience
+    def finished() -> bool:
+        return step >= steps or (settings.patience is not None and best.since >= settings.patience)
 
     with (StopSignal(context) as stop,
           Journal(run.folder, context, step=step, steps=steps, log_every=settings.log_every) as journal):  # fmt: skip
         further = _endless(data.reals)
-        while step < steps and not enough():
+        while not finished():
             for labelled, reals in zip(loader, further, strict=False):
                 rates = set_learning_rates(optimizer, base_rate, rate_factor(step, warmup=warmup))
 
@@ -174,12 +183,12 @@ def _train(settings: FinetuneSettings, context: Context, run: Run, precision: Pr
                 with update.part(0, of=1):
                     seen = make_views(views, draws, frames, teacher=False)
                     # 1. All clips: real or forged?
-                    logits, prediction = model(seen.student_video, real.index.to(context.device))
+                    logits, prediction = model(seen.student_video, real.places.to(context.device))
                     supervised = supervised_loss(logits, label == FORGED, data.prior)
                     loss, shares = supervised, {"supervised": supervised}
                     # 2. Real clips: what does the teacher of stage 1 make of a clean view?
                     if teacher:
-                        clean = teacher_video(views, draws[real.index], frames[real.index.to(frames.device)])
+                        clean = teacher_video(views, draws[real.places], frames[real.places.to(frames.device)])
                         auxiliary = auxiliary_loss(prediction, teacher(clean), weight.to(context.device))
                         loss, shares = loss + settings.ssl_weight * auxiliary, {**shares, "auxiliary": auxiliary}
                     update.backward(loss, **shares)
@@ -192,12 +201,12 @@ def _train(settings: FinetuneSettings, context: Context, run: Run, precision: Pr
                 if step == steps or (rest == 0 and epoch % settings.validate_every == 0):
                     validate(step, epoch, journal)
                 stopping = stop.requested()
-                if stopping or step % settings.save_every == 0 or step == steps or enough():
+                if stopping or finished() or step % settings.save_every == 0:
                     journal.flush()
                     checkpoints.save(step, parts)
                 if stopping:
                     return stop.exit_code
-                if step == steps or enough():
+                if finished():
                     break
         journal.flush()
         with context.together("curves"):
@@ -212,7 +221,7 @@ def _train(settings: FinetuneSettings, context: Context, run: Run, precision: Pr
 
 def _bundled(student: Student) -> dict[str, nn.Module | dict[str, nn.Module]]:
     parts: dict[str, nn.Module] = {"backbone": student.detector.backbone}
-    if student.projector is not None:
+    if student.projector is not None and student.predictor is not None:
         parts |= {"projector": student.projector, "predictor": student.predictor}
     return {"video_student": parts, "classifier": student.detector.classifier}
 
@@ -238,7 +247,7 @@ def _joined(labelled: ClipBatch, reals: ClipBatch | None) -> tuple[Tensor, Tenso
 
 
 class _Reals(NamedTuple):
-    index: Tensor  # (R,) places of real clips in the batch
+    places: Tensor  # (R,) places of real clips in the batch
     counts: Tensor  # (R,) 1 for each; 0 for the stand-in where there is none
 
 

@@ -14,7 +14,7 @@ from finetune.model import Student, Teacher
 
 
 def start(init: Path | None, teaching: Path | None, backbone: Network | None, *, freeze: bool = False,
-          ) -> tuple[Network, Student, Teacher | None]:  # fmt: skip
+          recompute: bool = False) -> tuple[Network, Student, Teacher | None]:  # fmt: skip
     """The networks of a run: the student from the stage-1 bundle `init`, or new if there is none; the teacher from the
     bundle `teaching`, or none and with it no auxiliary task.
 
@@ -30,7 +30,7 @@ def start(init: Path | None, teaching: Path | None, backbone: Network | None, *,
         if backbone is not None and backbone != network:
             raise UserError(f"bundle {init} has the backbone {_said(network)}, this run asks for {_said(backbone)}: "
                             "leave backbone= out, or give another init=")  # fmt: skip
-    student = Student(network.built(create), auxiliary=teaching is not None, freeze=freeze)
+    student = Student(network.built(create, recompute=recompute), auxiliary=teaching is not None, freeze=freeze)
     if bundle is not None:
         load_into(student.detector.backbone, bundle, "video_student.backbone")
     return network, student, None if teaching is None else _teacher(teaching)

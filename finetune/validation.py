@@ -14,7 +14,7 @@ from engine.distributed import Context
 from engine.errors import UserError
 from engine.metrics import auc
 from engine.precision import Precision
-from engine.scores import Score
+from engine.scores import Score, judged
 from finetune.model import Detector
 from finetune.scoring import score
 
@@ -34,7 +34,7 @@ def by_method(rows: Collection[Score]) -> dict[str, list[Score]]:
 
 
 def auc_of(rows: Collection[Score]) -> float:
-    return auc([row.label for row in rows], [row.logit for row in rows])
+    return auc(*judged(rows))
 
 
 class Validation:
@@ -58,4 +58,4 @@ class Validation:
             raise UserError("validation has no forgeries of the methods that are trained on, only of those left out")
         trained = [row for row in rows if row.label == REAL or row.method not in self._left_out]
         values["selection"] = float(np.mean(chosen))
-        return values, calibrate([row.label for row in trained], [row.logit for row in trained], "validation")
+        return values, calibrate(*judged(trained), "validation")

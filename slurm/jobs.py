@@ -8,13 +8,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 
 from engine.errors import UserError
 from engine.files import said_plainly, write_atomically
-from engine.settings import load_exactly
+from engine.settings import Needed, load_exactly
 from slurm.records import Record, State, Submission, submissions
 
 
@@ -22,14 +22,12 @@ from slurm.records import Record, State, Submission, submissions
 class JobsSettings:
     """configs/jobs.yaml explains each."""
 
-    folder: Path | None
+    folder: Annotated[Path, Needed("name the folder: crosstalk jobs DIR")]
     measures: tuple[str, ...]
     lines: int
     csv: Path | None
 
     def __post_init__(self) -> None:
-        if self.folder is None:
-            raise UserError("name the folder: crosstalk jobs DIR")
         if self.lines < 0:
             raise UserError(f"lines={self.lines}: at least 0")
 
@@ -38,10 +36,11 @@ def main(arguments: Sequence[str]) -> int:
     named = [argument for argument in arguments if "=" not in argument and not argument.startswith("-")]
     others = [argument for argument in arguments if argument not in named or argument in ("help", "job")]
     cancelling = named[:1] == ["cancel"]
-    place, *ids = named[1:] if cancelling else named or [None]
-    settings = load_exactly("jobs", [*others, *([f"folder={place}"] if place else [])], JobsSettings)
+    places = named[1:] if cancelling else named
+    place, ids = places[:1], places[1:]
+    settings = load_exactly("jobs", [*others, *(f"folder={folder}" for folder in place)], JobsSettings)
     if ids and not cancelling:
-        raise UserError(f"one folder at a time: {place} or {ids[0]}")
+        raise UserError(f"one folder at a time: {place[0]} or {ids[0]}")
     found = submissions(settings.folder)
     if not found:
         raise UserError(f"{settings.folder}: no jobs were submitted for it")
@@ -85,10 +84,9 @@ def _row(record: Record, state: State) -> dict[str, Any]:
     named = f"{state.name} ({state.reason})" if state.reason else state.name
     row: dict[str, Any] = {"job": record.id, **record.swept, "state": named}
     lines = _journal(Path(record.target)) if record.target else []
-    trained = [line for line in lines if line["split"] == "train"]
-    if not lines:
+    if not record.target or not lines:
         return row
-    newest = lines[-1]
+    newest, trained = lines[-1], [line for line in lines if line["split"] == "train"]
     epochs = _setting(Path(record.target), "epochs")
     row |= {"step": newest["step"], "epoch": f"{newest['epoch']}/{epochs}" if epochs else newest["epoch"]}
     if trained:

@@ -87,7 +87,8 @@ class Submission:
         new = []
         for job, one in zip(jobs, combinations, strict=True):
             target = one.target(self.verb)
-            new.append(Record(job.job_id, one.arguments, one.swept, target and str(target.absolute()), job.num_tasks))
+            place = str(target.absolute()) if target else None
+            new.append(Record(job.job_id, one.arguments, one.swept, place, job.num_tasks))
         self.jobs += new
         facts: dict[str, Any] = asdict(self) | {"jobs": [asdict(record) for record in self.jobs]}
         del facts["folder"]

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
+from typing import cast
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -64,7 +65,7 @@ def executor(settings: SubmitSettings, verb: str, folder: Path, code: Path,
 
 def script(settings: SubmitSettings, verb: str, folder: Path, code: Path, count: int, after: str | None = None) -> str:
     """What sbatch would be given for so many jobs."""
-    made = executor(settings, verb, folder, code, after)
+    made = cast(_Slurm, executor(settings, verb, folder, code, after))
     if count > 1:
         made.parameters["map_count"] = count
     return made._make_submission_file_text(made._submitit_command_str, "dry-run")
@@ -125,7 +126,7 @@ def _require_room(settings: SubmitSettings, where: str, nodes: Sequence[Sequence
     most = max(_gpus(resources) for _, _, resources, _ in nodes)
     if (settings.gpus or 0) > most:
         raise UserError(f"gpus={settings.gpus}: no node of {where} has more than {most} (gpus= is for each node)")
-    most, needed = max(int(cpus) for *_, cpus in nodes), settings.tasks * settings.cpus
+    most, needed = max(int(cpus) for *_, cpus in nodes), (settings.tasks or 1) * (settings.cpus or 1)
     if needed > most:
         product = f"tasks x cpus is {settings.tasks} x {settings.cpus}"
         raise UserError(f"{product}: no node of {where} has more than {most} CPUs")

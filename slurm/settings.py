@@ -77,11 +77,9 @@ def minutes(text: str) -> int:
     found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
     if not found:
         raise UserError(f"time={text}: expected minutes, HH:MM:SS or D-HH:MM:SS")
-    days, *parts = (int(part) if part is not None else None for part in found.groups())
-    if days is not None:
-        hours, of_hour, seconds = (part or 0 for part in parts)
-    elif parts[2] is not None:
-        hours, of_hour, seconds = parts
+    days, first, second, third = (int(part or 0) for part in found.groups())
+    if found[1] is not None or found[4] is not None:  # the first of the three are hours
+        hours, of_hour, seconds = first, second, third
     else:
-        hours, of_hour, seconds = 0, parts[0], parts[1] or 0
-    return (days or 0) * 1440 + hours * 60 + of_hour + -(-seconds // 60)
+        hours, of_hour, seconds = 0, first, second
+    return days * 1440 + hours * 60 + of_hour + -(-seconds // 60)

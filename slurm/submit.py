@@ -14,6 +14,7 @@ from pathlib import Path
 import submitit
 from submitit.helpers import environment_variables
 
+from engine.configs import verbs
 from engine.errors import UserError
 from engine.files import said_plainly
 from engine.settings import load_exactly
@@ -32,9 +33,9 @@ def main(arguments: Sequence[str]) -> int:
     settings = load_exactly("submit", own, SubmitSettings)
     if verb is None:
         raise UserError("name the verb to submit: crosstalk submit VERB key=value ...; see: crosstalk submit --help")
-    if verb in ("submit", "jobs", "detect"):
-        raise UserError(f"{verb} cannot be submitted")
     main_of(verb)  # known at all?
+    if verb not in verbs() or verb in ("submit", "jobs"):
+        raise UserError(f"{verb} cannot be submitted")
     found = combinations(verb, rest, settings.shards)
     settings = settings.fitted(verb, found[0].settings, _gpus_here() if settings.executor == "local" else 0)
     if settings.executor == "debug":
@@ -73,8 +74,8 @@ def _sorted(arguments: Sequence[str]) -> tuple[str | None, list[str], list[str],
 
 def _target(verb: str, found: Sequence[Combination]) -> Path:
     """The folder that all runs of this submission lie in, or the only run's own."""
-    targets = [one.target(verb) for one in found]
-    if None in targets:
+    targets = [target for one in found if (target := one.target(verb)) is not None]
+    if len(targets) < len(found):
         key = target_key(verb)
         raise UserError(f"{key}=DIR is missing" if key else f"jobs=DIR is missing: {verb} has no folder of its own")
     return targets[0] if len(set(targets)) == 1 else targets[0].parent

@@ -15,8 +15,8 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from engine.errors import UserError
-from engine.settings import Shown, known_keys
+from engine.configs import known_keys
+from engine.errors import Shown, UserError
 from engine.verbs import main_of
 
 # Keys by which verbs name what they write; the first that a verb has is where its runs go.

@@ -17,6 +17,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones import Backbone
 from backbones.heads import Encoder, Predictor
 from engine.ema import teacher_of, update_teacher
 
@@ -27,7 +28,7 @@ class Answer(NamedTuple):
 
 
 class Student(nn.Module):
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.encoder = Encoder(backbone)
         self.predictor = Predictor()
@@ -48,7 +49,7 @@ def parts_of(encoder: Encoder) -> dict[str, nn.Module]:
 class Students(nn.Module):
     """Both students as one module, because what is trained in one step crosses the ranks as one."""
 
-    def __init__(self, video_backbone: nn.Module, audio_backbone: nn.Module) -> None:
+    def __init__(self, video_backbone: Backbone, audio_backbone: Backbone) -> None:
         super().__init__()
         self.video = Student(video_backbone)
         self.audio = Student(audio_backbone)

@@ -120,9 +120,10 @@ class Probes(nn.Module):
         with torch.autocast(word.device.type, enabled=False):
             guesses = {"word_video": self.video(video[known]), "word_audio": self.audio(audio[known])}
             self.optimizer.zero_grad(set_to_none=True)
-            sum(F.cross_entropy(guess, word) for guess in guesses.values()).backward()
+            torch.stack([F.cross_entropy(guess, word) for guess in guesses.values()]).sum().backward()
         for parameter in self.parameters():
-            self._context.sum(parameter.grad).div_(self._context.world)
+            if parameter.grad is not None:
+                self._context.sum(parameter.grad).div_(self._context.world)
         self.optimizer.step()
         return {name: (guess.argmax(dim=1) == word).float().mean() for name, guess in guesses.items()}
 
@@ -182,7 +183,11 @@ class Clips:
             read = self._dataset.__getitems__(self._windows[begin : begin + BATCH])
             if isinstance(read, Exception):
                 raise read
-            yield evaluation_view(self._views, read[0].to(device), read[1].to(device))
+            frames, sound = read
+            assert sound is not None  # clips without were not asked for
+            video, log_mel = evaluation_view(self._views, frames.to(device), sound.to(device))
+            assert log_mel is not None
+            yield video, log_mel
 
 
 class Validation:
@@ -203,7 +208,7 @@ class Validation:
         try:
             values = self._agreement(students, teachers, precision, targets)
             if self._probe_clips:
-                values |= self._words(students, precision)
+                values |= self._words(students, precision, self._probe_clips)
         finally:
             students.train(), teachers.train()
         return {name: float(value) for name, value in values.items()} | {"gallery": float(self.gallery)}
@@ -229,10 +234,10 @@ class Validation:
             "synchrony": synchrony(seen, offset, targets),
         }  # fmt: skip
 
-    def _words(self, students: Students, precision: Precision) -> dict[str, Tensor]:
+    def _words(self, students: Students, precision: Precision, to_learn: Clips) -> dict[str, Tensor]:
         (fit, fit_words), (test, test_words) = (
             (_features(students, clips, precision), clips.words.to(precision.device))
-            for clips in (self._probe_clips, self._clips))  # fmt: skip
+            for clips in (to_learn, self._clips))  # fmt: skip
         known = test_words >= 0
         if not known.any():
             return {}

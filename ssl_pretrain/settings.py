@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from datasets.views import ViewSettings
 from engine.errors import UserError
 from engine.precision import Kind
-from engine.settings import Network
+from engine.settings import Needed, Network
 
 # What may change between two sessions of a run, because it does not change what is computed.
 MAY_DIFFER = ("run", "store", "device", "precision", "recompute", "workers", "accumulate",
@@ -18,8 +18,8 @@ MAY_DIFFER = ("run", "store", "device", "precision", "recompute", "workers", "ac
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    store: tuple[Path, ...]
-    run: Path | None
+    store: Annotated[tuple[Path, ...], Needed("store=DIR is missing: a store with sound, made by `crosstalk prepare`")]
+    run: Annotated[Path, Needed("run=DIR is missing: the folder for this run's checkpoints, journal and bundle")]
     backbone: Network
     audio_backbone: Network
     batch: int
@@ -51,8 +51,6 @@ class PretrainSettings:
     checkpoint: Path | None
 
     def __post_init__(self) -> None:
-        if self.run is None:
-            raise UserError("run=DIR is missing: the folder for this run's checkpoints, journal and bundle")
         at_least = {"batch": 2, "accumulate": 1, "epochs": 1, "seed": 0, "warmup_epochs": 0, "weight_decay": 0,
                     "workers": 0, "log_every": 1, "save_every": 1, "keep": 1, "validate_every": 1,
                     "validation_clips": 2, "probe_clips": 0}  # fmt: skip
@@ -70,5 +68,4 @@ class PretrainSettings:
 
     @property
     def views(self) -> ViewSettings:
-        size = self.backbone.arguments.get("input_size", ViewSettings.size)
-        return ViewSettings(size=size, mask_fill=self.mask_fill)
+        return ViewSettings.of_network(self.backbone.arguments, mask_fill=self.mask_fill)

@@ -14,7 +14,7 @@ from datasets.store import Store
 from datasets.views import draw_views, make_views
 from engine import schedule
 from engine.bundle import save_bundle
-from engine.checkpoint import Checkpoints
+from engine.checkpoint import Checkpoints, Stateful
 from engine.distributed import Context, distributed
 from engine.errors import UserError
 from engine.journal import Journal, read_metrics
@@ -55,10 +55,8 @@ def train(settings: PretrainSettings, context: Context) -> int:
             validation = Validation(Clips(held_out, settings.views, settings.validation_clips),
                                     Clips(data, settings.views, settings.probe_clips, with_words=True))  # fmt: skip
     seed_all(settings.seed)
-    students = Students(settings.backbone.built(create), settings.audio_backbone.built(create)).to(context.device)
-    if settings.recompute and not hasattr(students.video.encoder.backbone, "recompute"):
-        raise UserError(f"recompute=true: backbone {settings.backbone.name} cannot (backbones/recompute.py)")
-    students.video.encoder.backbone.recompute = settings.recompute
+    students = Students(settings.backbone.built(create, recompute=settings.recompute),
+                        settings.audio_backbone.built(create)).to(context.device)  # fmt: skip
     with open_run(settings.run, settings, context, may_differ=MAY_DIFFER) as run:
         code = _train(settings, context, run, precision, share, students, loader, validation)
     loader.close()
@@ -87,8 +85,8 @@ def _train(settings: PretrainSettings, context: Context, run: Run, precision: Pr
 
     randomness = Randomness(settings.seed, context.rank, context.device)
     randomness.start()
-    parts = {"students": students, "teachers": teachers, "optimizer": optimizer, "precision": precision,
-             "loader": loader}  # fmt: skip
+    parts: dict[str, Stateful] = {"students": students, "teachers": teachers, "optimizer": optimizer,
+                                  "precision": precision, "loader": loader}  # fmt: skip
     if probes:
         parts |= {"probes": probes, "probe_optimizer": probes.optimizer}
     checkpoints = Checkpoints(run.checkpoints, context, randomness, plain(settings), keep=settings.keep)
@@ -99,6 +97,8 @@ def _train(settings: PretrainSettings, context: Context, run: Run, precision: Pr
     window = Window()
 
     def validate(step: int, epoch: int, journal: Journal) -> None:
+        if validation is None or settings.validation_split is None:
+            return
         with context.together("validation"):
             found = validation.measure(students, teachers, precision, targets)
         journal.record(step, epoch, found, split=settings.validation_split)
@@ -106,7 +106,7 @@ def _train(settings: PretrainSettings, context: Context, run: Run, precision: Pr
 
     with (StopSignal(context) as stop,
           Journal(run.folder, context, step=step, steps=steps, log_every=settings.log_every) as journal):  # fmt: skip
-        if validation and step == 0:
+        if step == 0:
             validate(0, 0, journal)  # what chance looks like
         while step < steps:
             for batch in loader:
@@ -124,9 +124,12 @@ def _train(settings: PretrainSettings, context: Context, run: Run, precision: Pr
                                    mask_probability=masked, mask_strength=float(masked > 0))  # fmt: skip
                 draws = draws[context.rank * share : (context.rank + 1) * share]
                 batch = batch.to(context.device)
+                assert batch.sound is not None  # clips without were not asked for
                 for number in range(settings.accumulate):
                     part = slice(number * share // settings.accumulate, (number + 1) * share // settings.accumulate)
                     views = make_views(settings.views, draws[part], batch.frames[part], batch.sound[part])
+                    assert views.teacher_video is not None and views.teacher_log_mel is not None
+                    assert views.student_log_mel is not None
                     with update.part(number, of=settings.accumulate):
                         # 1. The teachers look at clean views,
                         video, audio = look(views.teacher_video, views.teacher_log_mel)
@@ -154,7 +157,7 @@ def _train(settings: PretrainSettings, context: Context, run: Run, precision: Pr
                 if rest == 0:
                     for warning in chance_level_warnings(*window.take(), gallery=len(seen.prediction)):
                         say.attention(f"warning: step {step}: {warning}")
-                if validation and rest == 0 and (epoch % settings.validate_every == 0 or step == steps):
+                if rest == 0 and (epoch % settings.validate_every == 0 or step == steps):
                     validate(step, epoch, journal)
                 stopping = stop.requested()
                 if stopping or step % settings.save_every == 0 or step == steps:

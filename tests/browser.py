@@ -73,7 +73,7 @@ class Page:
 
     def until(self, script: str, frame: str | None = None) -> None:
         deadline = time.monotonic() + PATIENCE
-        while not self.value(script, frame):
+        while not self.value(f"Boolean({script})", frame):
             assert time.monotonic() < deadline, f"in vain: {script}\n{self.value('document.body.innerText')}"
             time.sleep(0.05)
 

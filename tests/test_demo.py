@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import demo
-from engine.errors import UserError
-from engine.settings import Shown, load_exactly
+from engine.errors import Shown, UserError
+from engine.settings import load_exactly
 from engine.verbs import main_of
 
 

@@ -91,7 +91,8 @@ def _read_list(path: Path) -> set[str]:
 
 
 def _record(root: Path, dataset: str, folder: str, stem: str, in_test: bool, val: float) -> VideoRecord:
-    identities, source = (), None
+    identities: tuple[str, ...] = ()
+    source = None
     if folder == "Celeb-real":
         identities = (stem.split("_")[0],)
     elif folder == "Celeb-synthesis":

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 from datasets.synthetic import synthesize
-from engine.errors import UserError
 from engine.progress import Bar
-from engine.settings import load_exactly
+from engine.settings import Needed, load_exactly
 
 
 @dataclass(frozen=True)
 class SynthesizeSettings:
     """configs/synthesize.yaml explains each."""
 
-    out: Path | None
+    out: Annotated[Path, Needed("out=DIR is missing: where the corpus goes")]
     seed: int
     workers: int | None
     words: int
@@ -24,10 +24,6 @@ class SynthesizeSettings:
     faceforensics_pairs: int
     celebdf_identities: int
     youtube_real: int
-
-    def __post_init__(self) -> None:
-        if self.out is None:
-            raise UserError("out=DIR is missing: where the corpus goes")
 
 
 def main(arguments: Sequence[str]) -> int:

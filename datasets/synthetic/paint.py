@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 SHEET = 700  # pixels; larger than any picture painted here
 
 
-def step(low: float, high: float, x: np.ndarray) -> np.ndarray:
+def step(low: float | np.ndarray, high: float | np.ndarray, x: np.ndarray) -> np.ndarray:
     """0 below `low`, 1 above `high`, smooth between (also for low > high: falling)."""
     t = np.clip((x - low) / (high - low), 0.0, 1.0)
     return t * t * (3 - 2 * t)

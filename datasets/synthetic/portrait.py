@@ -227,7 +227,7 @@ def _beard(
     y: np.ndarray,
     rho: np.ndarray,
     face: np.ndarray,
-):
+) -> np.ndarray:
     if p.beard == "none":
         return picture
     moustache = blob(ax, y, 0.17, p.mouth - p.lip_upper - 0.09, 0.30, 0.075)

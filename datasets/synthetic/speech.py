@@ -112,7 +112,8 @@ def speak_word(rng: np.random.Generator, word: str, frames: int) -> Utterance:
 
 def speak_freely(rng: np.random.Generator, frames: int, words: tuple[str, ...] = tuple(WORDS)) -> Utterance:
     """Words in random order with short pauses: the talk of the face-forgery parts."""
-    tempo, total, sequence = rng.uniform(0.8, 1.2), frames / FRAME_RATE, []
+    tempo, total = rng.uniform(0.8, 1.2), frames / FRAME_RATE
+    sequence: list[tuple[str, float]] = []
     halting = rng.uniform(0.05, 0.6)  # some speak in one breath, some word by word
     early = rng.uniform(0.0, 0.5)  # begin in the middle of a word as often as not
     while sum(seconds for _, seconds in sequence) < total + early + 0.2:

@@ -228,7 +228,10 @@ def run_task(out: Path, seed: int, task: Task) -> int:
     with said_plainly(f"writing the corpus to {out}"), torch.inference_mode():
         for path in outputs(task):
             (out / path).parent.mkdir(parents=True, exist_ok=True)
-        (_words if isinstance(task, WordSpeaker) else _real_and_forged)(out, seed, task)
+        if isinstance(task, WordSpeaker):
+            _words(out, seed, task)
+        else:
+            _real_and_forged(out, seed, task)
     return sum(path.endswith(".mp4") for path in outputs(task))
 
 

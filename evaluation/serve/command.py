@@ -33,9 +33,11 @@ def main(arguments: Sequence[str]) -> int:
         worker = _ready(settings, progress)
         host, port = listening.getsockname()[:2]
         host = f"[{host}]" if ":" in host else host
+        server: uvicorn.Server
+        app = application(settings, Path(folder), worker, progress, lambda: server.should_exit)
         server = uvicorn.Server(uvicorn.Config(
-            application(settings, Path(folder), worker, progress), log_level="warning", access_log=False, ws="none",
-            server_header=False, proxy_headers=False, timeout_graceful_shutdown=1, limit_concurrency=200, lifespan="on",
+            app, log_level="warning", access_log=False, ws="none", server_header=False, proxy_headers=False,
+            timeout_graceful_shutdown=3, limit_concurrency=200, lifespan="on",
         ))  # fmt: skip
         print(f"http://{host}:{port}/ is ready; Ctrl-C ends it", flush=True)
         if settings.host not in ("127.0.0.1", "::1", "localhost"):
@@ -46,8 +48,9 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def application(settings: ServeSettings, folder: Path, worker: Worker, progress: Any) -> Callable:
-    """The site with its queue, which judges for as long as the server runs."""
+def application(settings: ServeSettings, folder: Path, worker: Worker, progress: Any,
+                ending: Callable[[], bool]) -> Callable:  # fmt: skip
+    """The site with its queue, which judges for as long as the server runs. Connections look whether it is `ending`."""
     kept: list[Jobs] = []
 
     @asynccontextmanager
@@ -61,7 +64,7 @@ def application(settings: ServeSettings, folder: Path, worker: Worker, progress:
             running.cancel()
             jobs.close()  # here, as SIGTERM ends the process right after the server has ended
 
-    return site(settings, lambda: kept[0], lifespan)
+    return site(settings, lambda: kept[0], ending, lifespan)
 
 
 def _started(settings: ServeSettings, progress: Any) -> Worker:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from engine.pool import Died, Worker
 from evaluation.serve.judging import Outcome, Task
 
-GRACE = 5.0  # seconds without a watcher after which a video is given up
+GRACE = 10.0  # seconds without a watcher after which a video is given up
 Alive = ("waiting", "judging")
 
 
@@ -102,7 +102,7 @@ class Jobs:
             shown |= {"stage": int(stage), "done": done, "total": total}
         elif job.state == "refused":
             shown["reason"] = job.reason
-        elif job.state == "done":
+        elif job.outcome is not None:
             shown |= {"headline": job.outcome.headline, "tone": job.outcome.tone}
         return shown
 
@@ -136,12 +136,12 @@ class Jobs:
             answer = f"the process that judged it died ({answer.how}): the file is damaged, or made to do that"
             self._renew()
         job.video.unlink(missing_ok=True)
-        if job.state == "gone":
-            shutil.rmtree(job.folder, ignore_errors=True)  # the worker may have written there until it was killed
-        elif isinstance(answer, Outcome):
+        if job.state != "gone" and isinstance(answer, Outcome):
             job.state, job.outcome = "done", answer
         else:
-            job.state, job.reason = "refused", answer
+            shutil.rmtree(job.folder, ignore_errors=True)  # the worker may have written there until it was killed
+            if job.state != "gone":
+                job.state, job.reason = "refused", answer
         self._keep_few()
 
     def _renew(self) -> None:

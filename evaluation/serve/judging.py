@@ -21,6 +21,7 @@ from evaluation.serve.settings import ServeSettings
 from evaluation.verdict import phrases, report
 from evaluation.verdict.heat import heat, temporal_attention
 from evaluation.verdict.judge import Settings, judge
+from evaluation.verdict.lipreader import LipReader
 from evaluation.verdict.moments import moments
 
 LOOKING, DRAWING = 1.0, 2.0  # stages of the progress
@@ -44,6 +45,7 @@ def setup(settings: ServeSettings, progress: Any) -> Callable[[Task | None], Out
     torch.backends.cudnn.allow_tf32 = False  # on a GPU: fp32 is fp32, as in benchmarks
     context = ExitStack().enter_context(distributed(settings.device))
     detector = Detector.load(settings.model, context.device)
+    reader = None if settings.sound is None else LipReader.load(settings.sound, context.device)
     limit = settings.max_minutes * 60 * FRAME_RATE
 
     def answer(task: Task | None) -> Outcome | str:
@@ -58,12 +60,12 @@ def setup(settings: ServeSettings, progress: Any) -> Callable[[Task | None], Out
             return too_long
         # A file that does not say how long it is, or lies, is read no further than that.
         how = Settings(stride=settings.stride, frames=limit + 1, precision=settings.precision)
-        found = judge(detector, task.video, how,
+        found = judge(detector, task.video, how, reader=reader,
                       progress=lambda now: _set(progress, LOOKING, now.frames, now.expected or 0))  # fmt: skip
         if found.frames > limit:
             return too_long
         if not found.frames:
-            return found.reason
+            return found.reason or "nothing in it could be read"
         pictures = moments(found, partial(heat, detector), partial(temporal_attention, detector),
                            progress=lambda done, total: _set(progress, DRAWING, done, total))  # fmt: skip
         report.write(task.report, found, detector, pictures, task.name)

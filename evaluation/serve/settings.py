@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from engine.errors import UserError
 from engine.precision import Kind
+from engine.settings import Needed
 
 
 @dataclass(frozen=True)
 class ServeSettings:
-    model: Path | None
+    model: Annotated[Path, Needed("model=BUNDLE is missing: what `crosstalk finetune` wrote to RUN/bundle")]
     sound: Path | None
     host: str
     port: int
@@ -26,8 +27,6 @@ class ServeSettings:
     precision: Kind
 
     def __post_init__(self) -> None:
-        if self.model is None:
-            raise UserError("model=BUNDLE is missing: what `crosstalk finetune` wrote to RUN/bundle")
         if not 0 <= self.port < 65536:
             raise UserError(f"port={self.port}: expected 0 to 65535")
         for name in ("max_megabytes", "max_minutes", "max_waiting", "keep", "stride"):

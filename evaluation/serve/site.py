@@ -41,7 +41,7 @@ PAGE_POLICY = ("default-src 'none'; style-src 'unsafe-inline'; connect-src 'self
 REPORT_POLICY = "sandbox allow-scripts; frame-ancestors 'self'"
 
 
-def site(settings: ServeSettings, jobs: Callable[[], Jobs],
+def site(settings: ServeSettings, jobs: Callable[[], Jobs], ending: Callable[[], bool],
          lifespan: Callable[[Starlette], AbstractAsyncContextManager]) -> ASGIApp:  # fmt: skip
     text = page.render("serve/page.html.j2", title="Is this face forged?", settings=settings)
     policy = PAGE_POLICY.format(page.policy_of("serve/page.js"))
@@ -50,7 +50,7 @@ def site(settings: ServeSettings, jobs: Callable[[], Jobs],
         return HTMLResponse(text, headers={"Content-Security-Policy": policy})
 
     async def video(request: Request) -> Response:
-        return await _take(request, jobs(), settings)
+        return await _take(request, jobs(), settings, ending)
 
     def found(request: Request) -> Job | None:
         try:
@@ -62,7 +62,7 @@ def site(settings: ServeSettings, jobs: Callable[[], Jobs],
         job = found(request)
         if job is None:
             return _no("no such video, or not any more", 404)
-        return StreamingResponse(_events(request, jobs(), job), media_type="text/event-stream")
+        return StreamingResponse(_events(request, jobs(), job, ending), media_type="text/event-stream")
 
     async def report(request: Request) -> Response:
         job = found(request)
@@ -81,10 +81,12 @@ def site(settings: ServeSettings, jobs: Callable[[], Jobs],
         Route("/videos/{number}/progress", progress), Route("/videos/{number}/report", report),
         Route("/videos/{number}", give_up, methods=["DELETE"]),
     ]  # fmt: skip
-    return Guard(Starlette(routes=routes, lifespan=lifespan), settings.names)
+    app = Starlette(routes=routes, lifespan=lifespan)
+    app.router.redirect_slashes = False
+    return Guard(app, settings.names)
 
 
-async def _take(request: Request, jobs: Jobs, settings: ServeSettings) -> Response:
+async def _take(request: Request, jobs: Jobs, settings: ServeSettings, ending: Callable[[], bool]) -> Response:
     """Stream the body into the video's own folder. Whatever goes wrong on the way, nothing of it stays."""
     limit = settings.max_megabytes * 10**6
     too_large = f"larger than {settings.max_megabytes} MB"
@@ -98,8 +100,7 @@ async def _take(request: Request, jobs: Jobs, settings: ServeSettings) -> Respon
     try:
         size = 0
         with job.video.open("wb") as file:
-            body = request.stream()
-            while (piece := await asyncio.wait_for(anext(body, None), IDLE)) is not None:
+            async for piece in _pieces(request, ending):
                 size += len(piece)
                 if size > limit:
                     return _no(too_large, 413)
@@ -120,11 +121,30 @@ async def _take(request: Request, jobs: Jobs, settings: ServeSettings) -> Respon
     return Response(json.dumps({"number": job.number}), 201, media_type="application/json")
 
 
-async def _events(request: Request, jobs: Jobs, job: Job) -> AsyncIterator[str]:
+async def _pieces(request: Request, ending: Callable[[], bool]) -> AsyncIterator[bytes]:
+    """Of the body. Raises `TimeoutError` when none comes for long, or when the server ends."""
+    body = aiter(request.stream())
+    while True:
+        coming, waited = asyncio.ensure_future(anext(body, None)), 0.0
+        try:
+            while not coming.done():
+                await asyncio.wait({coming}, timeout=LOOK_EVERY)
+                waited += LOOK_EVERY
+                if not coming.done() and (waited >= IDLE or ending()):
+                    raise TimeoutError
+        finally:
+            coming.cancel()
+        piece = coming.result()
+        if piece is None:
+            return
+        yield piece
+
+
+async def _events(request: Request, jobs: Jobs, job: Job, ending: Callable[[], bool]) -> AsyncIterator[str]:
     jobs.watched(job)
     try:
         said, silent = None, 0.0
-        while not await request.is_disconnected():
+        while not (ending() or await request.is_disconnected()):
             now = jobs.seen(job)
             if now != said:
                 said, silent = now, 0.0

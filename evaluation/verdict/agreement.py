@@ -2,14 +2,15 @@
 
 A network of stage 1 predicts from 25 frames of a face what the second should sound like. That is compared with the
 video's own sound at every offset of -600 to 600 ms in steps of a frame; an offset's similarity is the mean cosine over
-all frames of the face for which there is sound at that offset. The best offset is refined by a parabola through it and
-its neighbours. Shifted sound is what is heard further back or ahead in the video, never silence put in its place.
+all frames of the face for which there is sound at that offset, and some frames of no similarity: so a second of video
+needs to agree better than a minute. The best offset is refined by a parabola through it and its neighbours. Shifted
+sound is what is heard further back or ahead in the video, never silence put in its place.
 
     score = (best - rival) / (1 - rival)
 
 where the rival is the highest similarity among offsets at least 200 ms away from the best: 0 says that another offset
 does as well, as it happens where sound and lips have nothing to do with each other; 1 would be a perfect prediction of
-this sound that fits no other moment at all.
+an endless sound that fits no other moment at all.
 
 What is held at a time is some ten seconds of sound and their embeddings; of each face a sum for each offset and three
 numbers for each window.
@@ -37,7 +38,8 @@ OFFSETS = range(-FARTHEST, FARTHEST + 1)
 FRAME_MS = 1000 / FRAME_RATE
 APART = 5  # frames: offsets nearer to the best are the same peak
 KEPT = 10 * FRAME_RATE  # frames of sound behind the newest window: other faces' windows may still come from there
-LEAST = 10  # frames of sound, of a window's 25, without which an offset cannot be judged
+LEAST = 10  # frames of sound without which an offset is not judged, nor with less than half of what the best-heard has
+DOUBT = 15  # frames of no similarity that are added to each mean: of a little, much may agree by chance
 NO_SOUND = "the video has no sound"
 SILENT = "the sound is silent while a face is in sight"
 NO_FACE = "no face is in sight for an unbroken second"
@@ -55,7 +57,7 @@ def peak_of(similarity: np.ndarray, offsets: Sequence[int]) -> Peak:
     best = int(similarity.argmax())
     offset = float(offsets[best])
     if 0 < best < len(similarity) - 1:
-        before, at, after = similarity[best - 1 : best + 2]
+        before, at, after = similarity[best - 1 : best + 2].tolist()
         bend = 2 * at - before - after
         offset += (after - before) / (2 * bend) if bend > 0 else 0.0
     far = np.abs(np.asarray(offsets) - offsets[best]) >= APART
@@ -65,29 +67,34 @@ def peak_of(similarity: np.ndarray, offsets: Sequence[int]) -> Peak:
 
 @dataclass
 class Tally:
-    """Of some windows of one face: at each offset the sum of the cosines, and of how many frames."""
+    """Of windows of one face in order of time: at each offset the sum of the cosines, and of how many frames."""
 
     total: np.ndarray = field(default_factory=lambda: np.zeros(len(OFFSETS)))
-    frames: np.ndarray = field(default_factory=lambda: np.zeros(len(OFFSETS)))
-    looked_at: int = 0  # windows
+    heard: np.ndarray = field(default_factory=lambda: np.zeros(len(OFFSETS)))
+    frames: int = 0  # of the face that were looked at, each once
+    looked: int = 0  # the same, each as often as it was in a window
+    end: int = 0  # the frame after the newest window
     windows: list[tuple[int, float, float]] = field(default_factory=list)  # first frame, offset in ms, score
 
     def add(self, start: int, cosine: np.ndarray, heard: np.ndarray) -> None:
         """float and bool (offsets, T)"""
-        alone = Tally((cosine * heard).sum(axis=1), heard.sum(axis=1).astype(float), 1)
-        self.total, self.frames, self.looked_at = (
-            self.total + alone.total, self.frames + alone.frames, self.looked_at + 1)  # fmt: skip
+        alone = Tally((cosine * heard).sum(axis=1), heard.sum(axis=1), CLIP_FRAMES, CLIP_FRAMES)
+        self.total, self.heard = self.total + alone.total, self.heard + alone.heard
+        end = start + CLIP_FRAMES
+        self.frames += CLIP_FRAMES if self.looked == 0 else max(0, end - max(start, self.end))
+        self.looked += CLIP_FRAMES
+        self.end = max(end, self.end)
         peak = alone.peak()
         if peak:
             self.windows.append((start, peak.offset_ms, peak.score))
 
-    def curve(self) -> tuple[range, np.ndarray]:
+    def curve(self) -> tuple[Sequence[int], np.ndarray]:
         """The offsets at which there is sound enough, without a gap, and the similarity at each."""
-        enough = np.flatnonzero(self.frames >= LEAST * self.looked_at)
-        runs = np.split(enough, np.flatnonzero(np.diff(enough) > 1) + 1)
-        longest = max(runs, key=len)
-        offsets = OFFSETS[longest[0] : longest[-1] + 1] if len(longest) else range(0)
-        return offsets, self.total[longest] / self.frames[longest]
+        once = self.frames / max(self.looked, 1)  # windows that overlap show a frame more than once: it counts as one
+        total, heard = self.total * once, self.heard * once
+        enough = np.flatnonzero(heard >= max(LEAST, heard.max() / 2))
+        run = max(np.split(enough, np.flatnonzero(np.diff(enough) > 1) + 1), key=len)
+        return [OFFSETS[k] for k in run], total[run] / (heard[run] + DOUBT)
 
     def peak(self) -> Peak | None:
         offsets, similarity = self.curve()
@@ -140,10 +147,10 @@ class Hearing:
         judged = [(tally, peak) for tally in self._faces.values() if (peak := tally.peak())]
         if not judged:
             return Agreement(None, None, reason=SILENT if self._silent else BRIEF)
-        tally, peak = max(judged, key=lambda one: one[1].score * one[0].looked_at)
+        tally, peak = max(judged, key=lambda one: one[1].score * one[0].frames)
         offsets, similarity = tally.curve()
-        return Agreement(peak.offset_ms, peak.score, tuple(offset * FRAME_MS for offset in offsets),
-                         tuple(similarity.tolist()), tuple(tally.windows))  # fmt: skip
+        tried = tuple(offset * FRAME_MS for offset in offsets)
+        return Agreement(peak.offset_ms, peak.score, tried, tuple(similarity.tolist()), tuple(tally.windows))
 
 
 class Soundtrack:

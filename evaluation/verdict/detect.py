@@ -23,6 +23,7 @@ from evaluation.verdict.flags import parser
 from evaluation.verdict.heat import heat, temporal_attention
 from evaluation.verdict.judge import Progress, Settings, judge
 from evaluation.verdict.judgement import Judgement
+from evaluation.verdict.lipreader import LipReader
 from evaluation.verdict.moments import moments
 from evaluation.verdict.output import as_csv, as_dict, as_text, plain
 from evaluation.verdict.rules import unreadable
@@ -37,10 +38,11 @@ def main(arguments: Sequence[str]) -> int:
     torch.backends.cudnn.allow_tf32 = False  # on a GPU: fp32 is fp32, as in benchmarks
     with distributed(options.device) as context:
         detector = Detector.load(options.model, context.device)
+        reader = None if options.sound is None else LipReader.load(options.sound, context.device)
         judgements = []
         with StopSignal(context, StopSignal.AT_A_TERMINAL) as stop:
             for video, trouble in _listed(options.videos):
-                judgement = unreadable(video, trouble) if trouble else _judged(detector, video, options, stop)
+                judgement = unreadable(video, trouble) if trouble else _judged(detector, reader, video, options, stop)
                 judgements.append(judgement)
                 _tell(judgement, detector, options)
                 if judgement.frames:
@@ -53,10 +55,11 @@ def main(arguments: Sequence[str]) -> int:
     return stop.exit_code or _exit_code(judgements)
 
 
-def _judged(detector: Detector, video: Path, options: argparse.Namespace, stop: StopSignal) -> Judgement:
+def _judged(detector: Detector, reader: LipReader | None, video: Path, options: argparse.Namespace,
+            stop: StopSignal) -> Judgement:  # fmt: skip
     settings = Settings(options.stride, options.frames, options.smallest_face, options.batch, options.precision)
     with Bar(plain(video.name), unit="frames") as bar:
-        return judge(detector, video, settings, stop=lambda: stop.number != 0,
+        return judge(detector, video, settings, reader=reader, stop=lambda: stop.number != 0,
                      progress=lambda now: bar.reach(now.frames, now.expected, _so_far(now)))  # fmt: skip
 
 

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, get_args
 
-from engine.errors import UserError
+from engine.errors import Shown, UserError
 from engine.precision import Kind
-from engine.settings import Shown
 from evaluation.verdict.judge import Settings
 from evaluation.verdict.output import plain
 from evaluation.verdict.rules import IN_SIGHT, INSIDE
@@ -21,6 +20,7 @@ Is a face in this video forged? Every face is followed, cut out and judged, a se
 
   crosstalk detect clip.mp4 --model runs/finetune/bundle
   crosstalk detect clip.mp4 another.mov folder/ --model runs/finetune/bundle --csv verdicts.csv
+  crosstalk detect clip.mp4 --model runs/finetune/bundle --sound runs/pretrain/bundle --report clip.html
 
 The verdict is "real", "forged" or "cannot tell", with the reason. A face is forged where the mean score of its windows
 reaches the threshold that the model was calibrated with, and a video if one of its faces is. The probability is that of
@@ -94,6 +94,8 @@ def parser() -> Parser:
     add, default = made.add_argument, Settings()
     add("videos", nargs="*", type=Path, metavar="VIDEO", help="video files, or folders of them at any depth")
     add("--model", type=Path, metavar="BUNDLE", help="a bundle of stage 2, from crosstalk finetune or crosstalk import")
+    add("--sound", type=Path, metavar="BUNDLE",
+        help="a bundle of stage 1, to tell whether lips and sound belong together, and by how much they are shifted")
     add("--json", action="store_true", help="JSON on stdout even to a terminal")
     add("--csv", type=Path, metavar="FILE", help="a table with a row for each person, written at the end")
     add("--report", type=Path, metavar="FILE.html",

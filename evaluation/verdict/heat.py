@@ -27,8 +27,11 @@ from finetune.model import Detector as Networks
 class Model(Protocol):
     """What is needed of `evaluation.Detector`."""
 
-    network: Networks
-    views: ViewSettings
+    @property
+    def network(self) -> Networks: ...
+
+    @property
+    def views(self) -> ViewSettings: ...
 
 
 def heat(model: Model, crops: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -16,14 +16,18 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from datasets.appearance import SIZES, looks
 from datasets.clips import CLIP_FRAMES
 from datasets.media import MediaError
 from datasets.views import ViewSettings
 from engine.ahead import ahead
 from engine.calibration import Calibration
+from engine.familiarity import Familiarity
 from engine.precision import Kind, Precision
 from evaluation.verdict import rules
+from evaluation.verdict.agreement import Hearing
 from evaluation.verdict.judgement import Judgement, Window
+from evaluation.verdict.lipreader import LipReader
 from evaluation.verdict.stream import FaceStream, FaceWindow
 from finetune.model import Detector as Networks
 from finetune.scoring import features_and_logits
@@ -34,9 +38,17 @@ PROGRESS_EVERY = 0.5  # seconds
 class Model(Protocol):
     """What is needed of `evaluation.Detector`."""
 
-    network: Networks
-    views: ViewSettings
-    calibration: Calibration | None
+    @property
+    def network(self) -> Networks: ...
+
+    @property
+    def views(self) -> ViewSettings: ...
+
+    @property
+    def calibration(self) -> Calibration | None: ...
+
+    @property
+    def familiarity(self) -> Familiarity | None: ...
 
 
 @dataclass(frozen=True)
@@ -59,13 +71,15 @@ class Progress:
     so_far: Callable[[], Judgement]  # what would be said if it ended here
 
 
-def judge(model: Model, video: Path, settings: Settings = Settings(), *, stop: Callable[[], bool] = lambda: False,
+def judge(model: Model, video: Path, settings: Settings = Settings(), *, reader: LipReader | None = None,
+          stop: Callable[[], bool] = lambda: False,
           seen: Callable[[FaceWindow, Window], None] = lambda window, judged: None,
           progress: Callable[[Progress], None] = lambda progress: None) -> Judgement:  # fmt: skip
     """What there is to be said of the file, whatever it holds: what cannot be read is a reason, not an exception.
 
-    `seen` is called for each window in the order in which they are judged; `progress` now and then; `stop` is asked for
-    each frame, from another thread, and ends the reading: the judgement then is not `complete`.
+    `reader` is to say whether lips and sound belong together. `seen` is called for each window in the order in which
+    they are judged; `progress` now and then; `stop` is asked for each frame, from another thread, and ends the reading:
+    the judgement then is not `complete`.
     """
     began, told = time.perf_counter(), time.perf_counter()
     ended = False
@@ -75,10 +89,11 @@ def judge(model: Model, video: Path, settings: Settings = Settings(), *, stop: C
         return rules.unreadable(video, str(error))
     precision = Precision(settings.precision, model.network.classifier.weight.device)
     windows: dict[int, list[Window]] = defaultdict(list)
+    hearing = None if reader is None else Hearing(reader, video, stream.has_sound)
 
     def so_far() -> Judgement:
         found = _concluded(model, stream, windows, settings)
-        return replace(found, took=time.perf_counter() - began)
+        return replace(found, agreement=hearing.found() if hearing else None, took=time.perf_counter() - began)
 
     try:
         with one_thread_less(), ahead(stream, settings.batch) as read:
@@ -86,6 +101,8 @@ def judge(model: Model, video: Path, settings: Settings = Settings(), *, stop: C
                 for window, judged in zip(batch, _judged(model, batch, precision), strict=True):
                     windows[window.face].append(judged)
                     seen(window, judged)
+                if hearing:
+                    hearing.add(batch)
                 if time.perf_counter() - told > PROGRESS_EVERY:
                     told = time.perf_counter()
                     progress(Progress(stream.frames, stream.expected, lambda: replace(so_far(), complete=False)))
@@ -123,7 +140,16 @@ def _judged(model: Model, batch: Sequence[FaceWindow], precision: Precision) -> 
         return []
     crops = torch.from_numpy(np.stack([window.crops for window in batch])).to(precision.device)
     _, logits = features_and_logits(model.network, crops, model.views, precision)
-    return [Window(window.start, logit) for window, logit in zip(batch, logits.double().tolist(), strict=True)]
+    far = _distances(model.familiarity, batch)
+    return [Window(window.start, logit, distance)
+            for window, logit, distance in zip(batch, logits.double().tolist(), far, strict=True)]  # fmt: skip
+
+
+def _distances(known: Familiarity | None, batch: Sequence[FaceWindow]) -> Sequence[float | None]:
+    if known is None:
+        return [None] * len(batch)
+    seen = [looks(window.crops) for window in batch]
+    return known.distance({name: torch.from_numpy(np.stack([one[name] for one in seen])) for name in SIZES}).tolist()
 
 
 def _concluded(model: Model, stream: FaceStream, windows: dict[int, list[Window]], settings: Settings) -> Judgement:

@@ -21,7 +21,7 @@ class Window:
 
     start: int  # its first frame
     logit: float  # of the network, uncalibrated; high is forged
-    distance: float | None = None  # of its features from those of training; 1 is the farthest that is familiar
+    distance: float | None = None  # of its looks from those of training; 1 is the farthest that is familiar
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,13 @@ class Person:
     # Where its crops were cut out, for whoever reads the file again to draw on it: complex (frames, 2), the origin and
     # the step of `datasets.faces.place`. 32 bytes a frame.
     places: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    def place(self, frame: int) -> tuple[complex, complex]:
+        """Where its crop of this frame of the video was cut out."""
+        if self.places is None:
+            raise ValueError(f"where the crops of person {self.number} were cut out was not kept")
+        origin, step = self.places[frame - self.start]
+        return complex(origin), complex(step)
 
 
 @dataclass(frozen=True)

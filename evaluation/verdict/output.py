@@ -9,8 +9,10 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.verdict.judgement import FRAME_RATE, Judgement, Person
+from evaluation.verdict.judgement import FRAME_RATE, Agreement, Judgement, Person
+from evaluation.verdict.phrases import of_agreement
 
+SHOWN = 10  # people in words; JSON and the table have them all
 COLUMNS = ("video", "verdict", "reason", "probability", "seconds", "complete", "person", "person_start_s",
            "person_seconds", "face_pixels", "windows", "logit", "person_probability", "person_verdict",
            "person_reason", "familiar")  # fmt: skip
@@ -23,24 +25,35 @@ def plain(text: object) -> str:
 
 def as_text(judgement: Judgement) -> str:
     """The verdict in the first line, what it rests on below it."""
-    lines = [f"{plain(judgement.video)}: {_verdict(judgement.verdict, judgement.probability, judgement.reason)}"]
+    lines = [f"{plain(judgement.video)}: {_verdict(judgement)}"]
+    if len(judgement.people) > SHOWN:
+        lines.append(f"  the {SHOWN} most suspicious of {len(judgement.people)}:")
     if len(judgement.people) > 1:
-        lines += [_person(person) for person in judgement.people]
+        chosen = sorted(judgement.people, key=lambda person: -(person.probability or 0))[:SHOWN]
+        lines += [_person(person) for person in sorted(chosen, key=lambda person: person.number)]
     if judgement.people:
         lines.append(_looked_at(judgement))
+    if judgement.agreement is not None:
+        lines.append(f"  lips and sound: {plain(of_agreement(judgement.agreement))}{_offset(judgement.agreement)}")
     return "\n".join([*lines, *(f"  note: {plain(note)}" for note in judgement.notes)])
 
 
-def _verdict(verdict: str, probability: float | None, reason: str | None) -> str:
-    if reason is not None:
-        return f"{verdict}: {plain(reason)}"
-    return f"{verdict} (probability of a forgery {100 * probability:.0f} %)"
+def _verdict(found: Judgement | Person) -> str:
+    if found.reason is not None or found.probability is None:  # both or neither
+        return f"{found.verdict}: {plain(found.reason or '')}"
+    unlike = ", but the face is unlike those that the model knows: no finding" if found.familiar is False else ""
+    return f"{found.verdict} (probability of a forgery {100 * found.probability:.0f} %){unlike}"
+
+
+def _offset(found: Agreement) -> str:
+    if found.offset_ms is None or found.score is None:
+        return ""
+    return f" (most likely offset {found.offset_ms:+.0f} ms, agreement {found.score:.2f} of 1)"
 
 
 def _person(person: Person) -> str:
     begin, end = person.start / FRAME_RATE, (person.start + person.frames) / FRAME_RATE
-    return (f"  person {person.number}, {begin:.1f} to {end:.1f} s, {person.side:.0f} pixels: "
-            f"{_verdict(person.verdict, person.probability, person.reason)}")  # fmt: skip
+    return f"  person {person.number}, {begin:.1f} to {end:.1f} s, {person.side:.0f} pixels: {_verdict(person)}"
 
 
 def _looked_at(judgement: Judgement) -> str:

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from datasets.clips import CLIP_FRAMES
-from datasets.media import FRAME_RATE, Frame, MediaError, Writer, read_sound
+from datasets.media import FRAME_RATE, Frame, Layout, MediaError, Writer, read_sound
 from engine.calibration import Calibration
 from engine.files import said_plainly
 from evaluation.verdict.drawing import with_box, with_heat
-from evaluation.verdict.judgement import Judgement, Person, Window
+from evaluation.verdict.judgement import Judgement, Window
 from evaluation.verdict.moments import Explain
 from evaluation.verdict.replay import Shown, replay
 
@@ -43,7 +43,7 @@ def _write(path: Path, judgement: Judgement, calibration: Calibration, explain: 
            progress: Callable[[int, int], None]) -> tuple[str, ...]:  # fmt: skip
     height, width = judgement.height + judgement.height % 2, judgement.width + judgement.width % 2  # as H.264 wants it
     sound = _Sound(judgement)
-    layout = "stereo" if judgement.has_sound else None
+    layout: Layout | None = "stereo" if judgement.has_sound else None
     with closing(sound), Writer(path, height, width, sound=layout, sound_rate=SOUND_RATE, sound_bits=160_000) as writer:
         for done, (frame, heats) in enumerate(_explained(judgement, explain), 1):
             picture = _drawn(frame, heats, judgement, calibration)
@@ -92,20 +92,16 @@ def _drawn(frame: Frame, heats: dict[int, tuple[Window, np.ndarray]], judgement:
             if person.start <= frame.index < person.start + person.frames]  # fmt: skip
     for person in here:
         if person.number in heats:
-            picture = with_heat(picture, heats[person.number][1], *_place(person, frame))
+            picture = with_heat(picture, heats[person.number][1], *person.place(frame.index))
     for person in here:
         window = heats[person.number][0] if person.number in heats else None
         forged = None if window is None else bool(calibration.forged(window.logit))
         label = f"person {person.number}" + ("" if window is None else f"  {window.logit:+.1f}")
         # A colour is a claim: a face of which nothing can be told has none.
         told = forged is not None and person.verdict != "cannot tell" and person.familiar is not False
-        picture = with_box(picture, *_place(person, frame), label,
+        picture = with_box(picture, *person.place(frame.index), label,
                            COLOURS[("forged" if forged else "real") if told else "none"])  # fmt: skip
     return picture
-
-
-def _place(person: Person, frame: Frame) -> tuple[complex, complex]:
-    return tuple(person.places[frame.index - person.start])
 
 
 class _Sound:

@@ -24,7 +24,7 @@ class Shown:
 
     def place(self, frame: int) -> tuple[complex, complex]:
         """Where the crop of this frame of the video lies in it, as in `datasets.faces.place`."""
-        return tuple(self.person.places[frame - self.person.start])
+        return self.person.place(frame)
 
 
 def replay(judgement: Judgement, wanted: Callable[[Person, Window], bool]) -> Iterator[tuple[Frame, list[Shown]]]:
@@ -49,6 +49,6 @@ class _Reel:
     def add(self, frame: Frame) -> Iterator[Shown]:
         if not self._windows or frame.index < self._windows[0].start:
             return
-        self._crops.append(cut(frame.rgb(), *self._person.places[frame.index - self._person.start]))
+        self._crops.append(cut(frame.rgb(), *self._person.place(frame.index)))
         while self._windows and self._windows[0].start + CLIP_FRAMES - 1 == frame.index:
             yield Shown(self._person, self._windows.popleft(), np.stack(self._crops))

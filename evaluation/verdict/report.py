@@ -46,7 +46,7 @@ def render(judgement: Judgement, detector: Detector, moments: Sequence[Moment], 
     """`name` is the video's for people, if its file is called otherwise."""
     calibration = detector.calibration or Calibration()
     calibrated = detector.calibration is not None
-    known = judgement.verdict != "cannot tell" and judgement.familiar is not False
+    probability, known = judgement.probability, judgement.verdict != "cannot tell" and judgement.familiar is not False
     foremost = sorted(moments, key=lambda moment: -moment.logit)[:FOREMOST]
     people = [{"person": one, "says": phrases.of_person(one),
                "seen": f"{clock(one.start)} – {clock(one.start + one.frames)}"}
@@ -56,7 +56,7 @@ def render(judgement: Judgement, detector: Detector, moments: Sequence[Moment], 
         "verdict/report.html.j2", title=f"{name or judgement.video.name}", name=name or judgement.video.name,
         judgement=judgement, headline=phrases.headline(judgement), tone=phrases.tone(judgement),
         how_sure=phrases.how_sure(judgement, calibrated), generated=bool(detector.config.get("generated")),
-        gauge=phrases.shown(judgement.probability) if known and calibrated else None, people=people,
+        gauge=phrases.shown(probability) if probability is not None and known and calibrated else None, people=people,
         timelines=[timeline(one, calibration, phrases.of_person(one)) for one in judgement.people[:CHARTED]],
         moments=foremost, rest=[moment for moment in moments if moment not in foremost],
         clock=clock, agreement=phrases.of_agreement(found) if found else None,

@@ -18,7 +18,7 @@ from engine.calibration import Calibration
 from engine.scores import video_scores
 from evaluation.verdict.judgement import Judgement, Person, Verdict, Window
 
-# A face's side is that of its landmarks' bounding box. Crops show it at about 115 pixels, whatever it was: of one with
+# A face's side is that of its landmarks' bounding box. Crops show it at about 120 pixels, whatever it was: of one with
 # 40 pixels, detail finer than three pixels of the crop is what the enlargement made up.
 SMALLEST_FACE = 40.0
 INSIDE = 0.75  # share of a face's landmarks inside the picture; of less, the crop is mostly black
@@ -27,6 +27,8 @@ MOSTLY = 0.5  # ... and below which a note says how little was looked at
 UNSURE = 0.1  # a probability nearer than this to 0.5 is a verdict, and a note says how near it is
 NO_CALIBRATION = ("nobody has measured where this model's threshold lies: 0 is taken, and the probability is "
                   "uncalibrated")  # fmt: skip
+UNFAMILIAR = ("outside what the model knows: this face is unlike those that it learned from, and nobody knows how "
+              "often it is right about such faces")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def concluded(video: Path, watched: Watched, faces: Sequence[Seen], calibration:
     by_weight = sorted((face for face in faces if face.windows), key=lambda face: face.rank)
     people = tuple(_person(number, face, measure, smallest_face) for number, face in enumerate(by_weight, 1))
     judged = [person for person in people if person.verdict != "cannot tell"]
-    suspect = max(judged, key=lambda person: person.probability, default=None)
+    suspect = max(judged, key=lambda person: person.probability or 0.0, default=None)
     verdict: Verdict = "cannot tell" if suspect is None else suspect.verdict
     share = _in_sight(judged) / max(watched.frames, 1)
     reason = None
@@ -82,8 +84,10 @@ def concluded(video: Path, watched: Watched, faces: Sequence[Seen], calibration:
         notes.append(f"the file could be read for {_seconds(watched.frames)} only: {watched.damage}")
     if judged and calibration is None:
         notes.append(NO_CALIBRATION)
-    if suspect is not None and abs(suspect.probability - 0.5) < UNSURE:
+    if suspect is not None and suspect.probability is not None and abs(suspect.probability - 0.5) < UNSURE:
         notes.append("close to the threshold: it could as well be the other way round")
+    if suspect is not None and suspect.familiar is False:
+        notes.append(UNFAMILIAR)
     if suspect is not None and share < MOSTLY:
         notes.append(f"faces could be judged in {_percent(share)} of the video only")
     if judged and len(judged) < len(people):
@@ -107,13 +111,15 @@ def _person(number: int, face: Seen, measure: Calibration, smallest_face: float)
         reason = f"{_percent(face.inside)} of the face lies inside the picture; {_percent(INSIDE)} are needed"
     verdict: Verdict = "cannot tell" if reason else "forged" if measure.forged(logit) else "real"
     probability = None if reason else float(measure.probability(logit))
+    far = [window.distance for window in face.windows if window.distance is not None]
+    familiar = float(np.median(far)) <= 1 if far else None
     return Person(number, face.start, face.frames, face.side, face.windows, logit, probability, verdict, reason,
-                  places=face.places)  # fmt: skip
+                  familiar=familiar, places=face.places)  # fmt: skip
 
 
 def _nobody(watched: Watched, people: Sequence[Person]) -> str:
     """Why there is nobody of whom something could be told."""
-    if len(people) == 1:
+    if len(people) == 1 and people[0].reason:
         return people[0].reason
     if people:
         return f"none of {len(people)} faces can be judged; of the main one, {people[0].reason}"

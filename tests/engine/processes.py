@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 import torch._dynamo  # what any optimiser imports at its first step; two seconds
 
 from engine import command
+from engine.journal import read_metrics
 from engine.verbs import main_of
 from tests.engine import toy_training
 
@@ -59,6 +61,20 @@ def finished(verb: str, run: Path, *arguments: str, world: int = 1, prepare=None
             for environment, file in zip(environments, said, strict=True)]  # fmt: skip
     codes = [finish(process, seconds) for process in crew]
     return codes, "".join(file.read_text() for file in said)
+
+
+def wait_for(run: Path, lines: int, said: Path) -> None:
+    """Until the journal has so many lines of training."""
+    deadline = time.monotonic() + 60
+    while not (run / "metrics.jsonl").exists() or (run / "metrics.jsonl").read_text().count('"train"') < lines:
+        assert time.monotonic() < deadline, said.read_text()
+        time.sleep(0.005)
+
+
+def untimed(run: Path, split: str | None = None) -> list[dict]:
+    """The journal without what is measured with a clock."""
+    return [{key: value for key, value in line.items() if key not in ("seconds", "clips_per_s")}
+            for line in read_metrics(run, split)]  # fmt: skip
 
 
 def toy(run: Path, *arguments: str, world: int = 1) -> tuple[list[int], str]:

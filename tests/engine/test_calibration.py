@@ -165,7 +165,7 @@ def test_a_bundle_of_somebody_else(values, message):
 
 def test_reliability_by_hand():
     bins = reliability([0, 0, 1, 1], [0.0, 0.6, 0.7, 1.0], bins=2)
-    assert [(b.low, b.high, b.count, b.weight) for b in bins] == [(0, 0.5, 1, 0.25), (0.5, 1, 3, 0.75)]
+    assert [(b.low, b.high, b.videos, b.weight) for b in bins] == [(0, 0.5, 1, 0.25), (0.5, 1, 3, 0.75)]
     assert bins[0].predicted == 0 and bins[0].observed == 0
     assert bins[1].predicted == pytest.approx(2.3 / 3) and bins[1].observed == pytest.approx(2 / 3)
     assert expected_calibration_error(bins) == pytest.approx(0.75 * (2.3 - 2) / 3)
@@ -176,11 +176,11 @@ def test_in_reliability_the_classes_weigh_the_same():
     many = reliability([0] + [1] * 9, [0.3] + [0.8] * 9)
     assert expected_calibration_error(many) == pytest.approx(expected_calibration_error(once))
     assert expected_calibration_error(once) == pytest.approx((0.3 + 0.2) / 2)
-    assert many[0].count == 0 and many[0].predicted is None and many[0].observed is None
+    assert many[0].videos == 0 and many[0].predicted is None and many[0].observed is None
 
 
 def test_probabilities_at_the_edges_have_a_bin():
     bins = reliability([0, 1, 0, 1], [0.0, 1.0, 0.1, 0.9], bins=10)
-    assert [b.count for b in bins] == [1, 1, 0, 0, 0, 0, 0, 0, 0, 2]
+    assert [b.videos for b in bins] == [1, 1, 0, 0, 0, 0, 0, 0, 0, 2]
     with pytest.raises(ValueError):
         reliability([0, 1], [0.5, 1.5])

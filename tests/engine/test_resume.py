@@ -4,19 +4,12 @@ import json
 import os
 import random
 import signal
-import time
 
 import pytest
 from safetensors.torch import load_file
 
 from engine.journal import read_metrics
-from tests.engine.processes import finish, start, toy
-
-
-def untimed(run):
-    """The journal without what is measured with a clock."""
-    return [{key: value for key, value in line.items() if key not in ("seconds", "clips_per_s")}
-            for line in read_metrics(run)]
+from tests.engine.processes import finish, start, toy, untimed, wait_for
 
 
 def assert_same_run(one, other):
@@ -68,10 +61,7 @@ def test_killed_with_kill_9_again_and_again(uninterrupted, tmp_path):
 def test_asked_to_stop_it_saves_and_says_so(uninterrupted, tmp_path, number):
     run = tmp_path / "run"
     process = start("toy", [f"run={run}", "slow=0.05", "save_every=100", "log_every=1"], {}, tmp_path / "said")
-    deadline = time.monotonic() + 30
-    while not (run / "metrics.jsonl").exists() or (run / "metrics.jsonl").read_text().count("\n") < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(run, 3, tmp_path / "said")
     os.kill(process.pid, number)
     assert finish(process) == 128 + number
     (checkpoint,) = (run / "checkpoints").iterdir()  # the only one: it was written because of the signal

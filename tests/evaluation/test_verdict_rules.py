@@ -1,6 +1,7 @@
 """From windows to people to a verdict, worked by hand. Logits at a threshold of 1 and a temperature of 2."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from engine.calibration import Calibration
 from engine.errors import UserError
 from evaluation.verdict.judgement import Window
+from evaluation.verdict.output import as_text
 from evaluation.verdict.rules import NO_CALIBRATION, Seen, Watched, concluded, unreadable
 
 MEASURE = Calibration(threshold=1.0, temperature=2.0)
@@ -93,6 +95,21 @@ def test_what_must_be_known_along_with_the_verdict():
         "interrupted: this is what was known after 4.0 s", "the file could be read for 4.0 s only: cut off",
         NO_CALIBRATION, "1 face was in sight for less than a second and not judged",
     )  # fmt: skip
+
+
+def test_words_for_people():
+    [line, below] = as_text(said(face(-3.0, -3.0, side=80.4), frames=100)).splitlines()
+    assert line == "a.mp4: real (probability of a forgery 12 %)"
+    assert below == "  1 face, 2 windows of a second in 4.0 s of video"
+    crowd = [face(float(number), start=number, frames=100 + number) for number in range(12)]
+    lines = as_text(said(*crowd, frames=200)).splitlines()
+    assert lines[1] == "  the 10 most suspicious of 12:"
+    assert [line.split(",")[0].strip() for line in lines[2:12]] == [f"person {number}" for number in range(1, 11)]
+    assert lines[2] == "  person 1, 0.4 to 4.9 s, 100 pixels: forged (probability of a forgery 99 %)"
+    found = concluded(Path("a\nb\x1b[31m.mp4"), Watched(9, 1, 1, False), [], MEASURE)
+    assert as_text(found) == "a\\nb\\x1b[31m.mp4: cannot tell: only 9 frames; 25 are needed, which is a second"
+    strange = as_text(replace(said(face(9.0)), familiar=False))
+    assert "unlike those that the model knows: no finding" in strange
 
 
 def test_a_model_that_gives_no_numbers_is_refused():

@@ -4,7 +4,6 @@ import math
 import os
 import random
 import signal
-import time
 
 import adamp
 import numpy as np
@@ -23,16 +22,18 @@ from datasets.records import REAL
 from datasets.views import ViewSettings, draw_views, evaluation_view, make_views
 from engine.bundle import load_bundle
 from engine.distributed import Context
+from engine.familiarity import Familiarity
 from engine.journal import read_metrics
 from engine.precision import Precision
 from engine.randomness import generator_for, seed_all
 from engine.settings import load
 from finetune import transfer
+from finetune.familiar import described
 from finetune.model import Detector
 from finetune.scoring import score
 from finetune.settings import FinetuneSettings
 from finetune.validation import by_method
-from tests.engine.processes import finish, start
+from tests.engine.processes import finish, start, untimed, wait_for
 from tests.finetune.small import BACKBONE, SMALL, small_bundle, small_store, tuned
 from tests.ssl_pretrain.small import small_store as speaking_store
 from tests.ssl_pretrain.test_pretrain_train import frozen_norms
@@ -54,11 +55,6 @@ def uninterrupted(store, bundle, tmp_path_factory):
     codes, said = tuned(bundle, store.root, run)
     assert codes == [0], said
     return run
-
-
-def untimed(run, split=None):
-    return [{key: value for key, value in line.items() if key not in ("seconds", "clips_per_s")}
-            for line in read_metrics(run, split)]  # fmt: skip
 
 
 def losses(run, name="loss"):
@@ -166,13 +162,6 @@ def test_priors_and_further_reals(store, bundle, tmp_path):
 
 # -------------------------------------------------------------------------------------------- interruption
 
-def wait_for(run, lines, said):
-    deadline = time.monotonic() + 60
-    while not (run / "metrics.jsonl").exists() or (run / "metrics.jsonl").read_text().count('"train"') < lines:
-        assert time.monotonic() < deadline, said.read_text()
-        time.sleep(0.005)
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_interrupted_and_resumed_is_the_uninterrupted(store, bundle, uninterrupted, tmp_path, number):
     run, arguments = tmp_path / "run", ["save_every=2"]
@@ -235,6 +224,23 @@ def test_bundle_is_the_best_validation_and_its_scores_are_the_journals(store, un
         pairs = [(f > r) + 0.5 * (f == r) for f in forged for r in real]
         assert found[best][f"auc_{method}"] == pytest.approx(np.mean(pairs), abs=1e-9)
     assert {"threshold", "temperature"} == set(saved.config["calibration"])
+
+
+def test_bundle_knows_the_faces_of_training_and_validation_alone(store, uninterrupted):
+    """Its numbers are those of a fit to the very clips; every bundle of the run has them, whatever its weights."""
+    saved = load_bundle(uninterrupted / "bundle")
+    sizes = {name: tuple(pair) for name, pair in saved.config["familiarity"].items()}
+    known = Familiarity(sizes)
+    known.load_state_dict(saved.state("familiarity"))
+    train, val = (described(ClipDataset(store, split=split)) for split in ("train", "val"))
+    assert {len(rows) for rows in train.values()} == {30}  # of 12 tracks half have 2 windows, half 3
+    expected = Familiarity.fitted(train, val)
+    for key, value in expected.state_dict().items():
+        torch.testing.assert_close(known.state_dict()[key], value)
+    assert (known.distance(val) <= 1).double().mean() >= 0.8
+    few = described(ClipDataset(store, split="train"), most=3)
+    for name, rows in few.items():
+        assert torch.equal(rows, train[name][[0, 14, 29]]), "evenly spread"
 
 
 def test_trap_video_ids_of_methods_do_not_collide(store):
@@ -312,6 +318,11 @@ def test_trap_learning_rate_goes_on_after_a_resume(store, bundle, tmp_path):
     assert tuned(bundle, store.root, tmp_path / "run", *plain)[0] == [0]
     rates = losses(tmp_path / "run", "rate")
     assert rates == pytest.approx([2e-2 * math.sqrt(4 / 256) * (step + 1) / 24 for step in range(24)])
+
+
+def test_recomputing_blocks_changes_no_digit(store, bundle, uninterrupted, tmp_path):
+    assert tuned(bundle, store.root, tmp_path / "run", "recompute=true")[0] == [0]
+    assert untimed(tmp_path / "run") == untimed(uninterrupted)
 
 
 # ---------------------------------------------------------------------------------------------- bad input

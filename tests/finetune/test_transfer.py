@@ -94,3 +94,8 @@ def test_from_scratch_with_a_teacher(bundle):
     weight = student.detector.backbone.state_dict()["output.weight"]
     assert not weight.equal(saved["output.weight"])
     assert type(student.detector.backbone) is type(create(NETWORK.name, **NETWORK.arguments))
+
+
+def test_recomputing_is_asked_of_the_student_alone(bundle):
+    _, student, teacher = transfer.start(bundle, bundle, None, recompute=True)
+    assert student.detector.backbone.recompute and not teacher.backbone.recompute

@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from datasets.store import Store
-from engine.journal import read_metrics
+from tests.engine.processes import untimed
 from tests.finetune import small as finetune
 from tests.ssl_pretrain.small import SMALL
 
@@ -97,10 +97,6 @@ def runs(lrw_store, tmp_path_factory):
 
 
 def assert_same_run(one, other):
-    def untimed(run):
-        return [{key: value for key, value in line.items() if key not in ("seconds", "clips_per_s")}
-                for line in read_metrics(run)]
-
     assert [line["step"] for line in untimed(other)] == list(range(1, 241))  # no line twice, none missing
     assert untimed(one) == untimed(other)  # to the last digit: json gives back the very floats
     ours, theirs = (load_file(run / "bundle/model.safetensors") for run in (one, other))

@@ -12,9 +12,10 @@ import pytest
 
 import slurm.jobs
 import slurm.submit
-from engine.errors import UserError
+from engine.configs import known_keys
+from engine.errors import Shown, UserError
 from engine.journal import read_metrics
-from engine.settings import Shown, known_keys, load
+from engine.settings import load
 from engine.verbs import VERBS
 from slurm import records, scheduler, snapshot
 from slurm.job import VerbJob

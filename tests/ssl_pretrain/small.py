@@ -12,8 +12,8 @@ from tests.engine.processes import finished
 
 SMALL = (
     "backbone=cnn_gru_attention_small", "backbone.arguments.channels=[4,8]", "backbone.arguments.pools=[2,2]",
-    "backbone.arguments.stem_stride=4",
-    "backbone.arguments.input_size=32", "backbone.arguments.hidden=8", "backbone.arguments.dim=16",
+    "backbone.arguments.input_size=32", "backbone.arguments.stem_stride=4", "backbone.arguments.hidden=8",
+    "backbone.arguments.dim=16",
     "audio_backbone=audio_resnet18_small", "audio_backbone.arguments.width=4", "batch=4", "epochs=10",
     "warmup_epochs=1", "learning_rate=1e-2", "precision=fp32", "workers=0", "log_every=1", "validate_every=5",
     "validation_clips=4", "device=cpu",

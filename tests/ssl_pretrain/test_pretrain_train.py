@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import socket
-import time
 
 import adamp
 import pytest
@@ -25,7 +24,7 @@ from engine.randomness import generator_for, seed_all
 from engine.settings import load
 from ssl_pretrain.model import Student, Students
 from ssl_pretrain.settings import PretrainSettings
-from tests.engine.processes import finish, ranks, start
+from tests.engine.processes import finish, ranks, start, untimed, wait_for
 from tests.ssl_pretrain.small import SMALL, pretrain, small_store
 
 
@@ -40,11 +39,6 @@ def uninterrupted(store, tmp_path_factory):
     codes, said = pretrain(store.root, run)
     assert codes == [0], said
     return run
-
-
-def untimed(run, split=None):
-    return [{key: value for key, value in line.items() if key not in ("seconds", "clips_per_s")}
-            for line in read_metrics(run, split)]  # fmt: skip
 
 
 def same_run(one, other):
@@ -156,11 +150,7 @@ def test_bundle_has_all_parts_and_its_networks_compute_what_training_measured(st
 def test_interrupted_and_resumed_is_the_uninterrupted(store, uninterrupted, tmp_path, number):
     run, arguments = tmp_path / "run", ["save_every=3"]
     process = start("pretrain", [f"store={store.root}", f"run={run}", *SMALL, *arguments], {}, tmp_path / "said")
-    at = random.randrange(4, 30)
-    deadline = time.monotonic() + 60
-    while not (run / "metrics.jsonl").exists() or (run / "metrics.jsonl").read_text().count('"train"') < at:
-        assert time.monotonic() < deadline, (tmp_path / "said").read_text()
-        time.sleep(0.005)
+    wait_for(run, random.randrange(4, 30), tmp_path / "said")
     os.kill(process.pid, number)
     assert finish(process) == (-9 if number == signal.SIGKILL else 143)
     assert not (run / "bundle").exists()
@@ -208,6 +198,13 @@ def test_a_batch_in_two_parts_is_the_batch(store, tmp_path):
 def test_recomputing_blocks_changes_no_digit(store, uninterrupted, tmp_path):
     assert pretrain(store.root, tmp_path / "run", "recompute=true")[0] == [0]
     assert untimed(tmp_path / "run") == untimed(uninterrupted)
+
+
+@pytest.mark.parametrize("name, size", [("cnn_gru_attention", 112), ("cnn_gru_attention_small", 64), ("csn_r101", 112)])
+def test_views_are_as_large_as_the_backbone_wants_them(name, size):
+    """The CSN takes any size, so it gets the published one."""
+    settings, _ = load("pretrain", ["store=s", "run=r", f"backbone={name}"], PretrainSettings)
+    assert settings.views.size == size
 
 
 # ---------------------------------------------------------------------------------------------- bad input
