@@ -3,23 +3,27 @@
 Clips are described by several vectors, their looks. To each look of the training clips a Gaussian is fitted: its main
 axes, and one variance for all the others together (Tipping and Bishop, "Probabilistic Principal Component Analysis",
 1999). The logarithms of the distances from it are measured in standard deviations of those of the validation clips, and
-averaged over the looks: what is a little unusual in every way is farther away than what is so in one. The 99th
-percentile of the validation clips has the distance 1, and each standard deviation more is e times as far.
+averaged over the looks: what is a little unusual in every way is farther away than what is so in one. What then has the
+distance 1 is the one-sided tolerance limit of a normal distribution: with 95 % confidence, 99 % of the clips of new
+people are nearer. Of few people nobody can read the 99th percentile off, and the fewer they are, the farther it is put.
+Each standard deviation more is e times as far.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from scipy.stats import nct, norm
 from torch import Tensor, nn
 
 from engine.errors import UserError
 
 AXES = 48  # at most
 CLIPS_PER_AXIS = 4  # at least; of fewer clips an axis is chance
-FAMILIAR = 0.99  # of the validation clips
+FAMILIAR, CONFIDENCE = 0.99, 0.95  # so many of the clips of people like those of validation; how sure that is
 FARTHEST = 20.0  # standard deviations beyond the limit; what is farther away is as far
 
 
@@ -81,15 +85,16 @@ class Familiarity(nn.Module):
         self.register_buffer("limit", torch.zeros(()))
 
     @classmethod
-    def fitted(cls, training: Mapping[str, Tensor], validation: Mapping[str, Tensor]) -> Familiarity:
-        """A row for each clip, (N, F) for each look."""
+    def fitted(cls, training: Mapping[str, Tensor], validation: Mapping[str, Tensor], people: int) -> Familiarity:
+        """A row for each clip, (N, F) for each look. The clips of validation show so many people."""
         looks = {name: Gaussian.fitted(rows) for name, rows in training.items()}
         made = cls({name: (look.axes.shape[1], len(look.axes)) for name, look in looks.items()})
         made.looks = nn.ModuleDict(looks)
         logs = made._logs(validation)
         made.usual.copy_(logs.mean(dim=1))
         made.spread.copy_(logs.std(dim=1, correction=0).clamp(min=1e-3))
-        made.limit.copy_(made._unusual(validation).quantile(FAMILIAR))
+        unusual = made._unusual(validation)  # 0 on average
+        made.limit.copy_(tolerance(people) * unusual.std(correction=0))
         return made
 
     @property
@@ -120,6 +125,14 @@ class Familiarity(nn.Module):
             divides = name.rpartition(".")[2] in ("scale", "variance", "rest", "spread")
             if not bool(value.isfinite().all()) or (divides and not bool((value > 0).all())):
                 raise UserError(f"{where}: {name} must hold finite numbers{' above 0' if divides else ''}")
+
+
+def tolerance(people: int) -> float:
+    """Standard deviations above the mean of so many independent draws (Owen, "A Survey of Properties and Applications
+    of the Noncentral t-Distribution", 1968). Clips of one person are alike and count as one draw."""
+    draws = max(people, 2)
+    root = math.sqrt(draws)
+    return float(nct.ppf(CONFIDENCE, draws - 1, norm.ppf(FAMILIAR) * root)) / root
 
 
 def sizes_from(values: Any, expected: Mapping[str, int], where: str) -> dict[str, tuple[int, int]]:

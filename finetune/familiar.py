@@ -21,7 +21,8 @@ def familiarity(training: Sequence[ClipDataset], validation: ClipDataset) -> Fam
     """Fitted to the clips of training; what is still familiar is measured on those of validation, of other people."""
     parts = [described(data) for data in training]
     known = {name: torch.cat([part[name] for part in parts]) for name in SIZES}
-    return Familiarity.fitted(known, described(validation))
+    people = {validation.identity(clip) or validation.videos[clip] for clip in range(len(validation))}
+    return Familiarity.fitted(known, described(validation), len(people))
 
 
 def described(data: ClipDataset, most: int = MOST) -> dict[str, Tensor]:

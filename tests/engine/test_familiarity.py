@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engine.errors import UserError
-from engine.familiarity import Familiarity, Gaussian, sizes_from
+from engine.familiarity import Familiarity, Gaussian, sizes_from, tolerance
 
 
 def test_distance_with_all_axes_is_mahalanobis_by_hand():
@@ -49,14 +49,34 @@ def known():
                 "two": torch.from_numpy(random.normal(off, 2, (count, 3)))}  # fmt: skip
 
     validation = clips(300)
-    return Familiarity.fitted(clips(300), validation), validation, clips
+    return Familiarity.fitted(clips(300), validation, people=300), validation, clips
 
 
-def test_one_in_a_hundred_of_validation_is_unfamiliar(known):
-    made, validation, clips = known
-    assert (made.distance(validation) > 1).double().mean().item() == pytest.approx(0.01, abs=0.004)
-    assert (made.distance(clips(300)) > 1).double().mean() < 0.05
+def test_fewer_than_one_in_a_hundred_of_the_same_kind_is_unfamiliar(known):
+    made, _, clips = known
+    assert (made.distance(clips(5000)) > 1).double().mean() < 0.015
     assert (made.distance(clips(50, off=8)) > 1).all()
+
+
+@pytest.mark.parametrize("people, published", [(2, 37.094), (10, 3.981), (30, 3.064), (50, 2.862), (1, 37.094)])
+def test_the_limit_is_that_of_the_tables_of_tolerance_factors(people, published):
+    """For a content of 0.99 at a confidence of 0.95; of one person nobody can tell, so it is put as for two."""
+    assert tolerance(people) == pytest.approx(published, abs=2e-3)
+
+
+def test_of_twenty_validations_of_ten_people_one_sets_the_limit_too_near():
+    """Drawn anew: the true 99th percentile of a normal distribution lies below the limit in 95 % of the cases."""
+    draws = np.random.default_rng(2).normal(3, 2, (4000, 10))
+    limits = draws.mean(axis=1) + tolerance(10) * draws.std(axis=1, ddof=1)
+    assert (limits > 3 + 2 * 2.3263).mean() == pytest.approx(0.95, abs=0.012)
+
+
+def test_of_few_people_the_limit_is_farther(known):
+    made, validation, clips = known
+    few = Familiarity.fitted(clips(300), validation, people=10)
+    spread = made._unusual(validation).std(correction=0).item()
+    assert made.limit.item() == pytest.approx(tolerance(300) * spread, rel=1e-5)
+    assert few.limit.item() / few._unusual(validation).std(correction=0).item() == pytest.approx(3.981, abs=1e-2)
 
 
 def test_the_mean_of_deviations_by_hand(known):
@@ -77,9 +97,9 @@ def test_what_is_infinitely_far_has_a_number(known):
 
 def test_few_clips_are_enough_for_numbers():
     rows = torch.randn(6, 40, generator=torch.Generator().manual_seed(0))
-    made = Familiarity.fitted({"look": rows}, {"look": rows[:3]})
+    made = Familiarity.fitted({"look": rows}, {"look": rows[:3]}, people=3)
     assert made.sizes == {"look": [40, 1]} and torch.isfinite(made.distance({"look": rows})).all()
-    still = Familiarity.fitted({"look": torch.ones(6, 4)}, {"look": torch.ones(2, 4)})
+    still = Familiarity.fitted({"look": torch.ones(6, 4)}, {"look": torch.ones(2, 4)}, people=2)
     assert torch.isfinite(still.distance({"look": torch.ones(1, 4)})).all()
 
 

@@ -234,7 +234,7 @@ def test_bundle_knows_the_faces_of_training_and_validation_alone(store, uninterr
     known.load_state_dict(saved.state("familiarity"))
     train, val = (described(ClipDataset(store, split=split)) for split in ("train", "val"))
     assert {len(rows) for rows in train.values()} == {30}  # of 12 tracks half have 2 windows, half 3
-    expected = Familiarity.fitted(train, val)
+    expected = Familiarity.fitted(train, val, people=2)
     for key, value in expected.state_dict().items():
         torch.testing.assert_close(known.state_dict()[key], value)
     assert (known.distance(val) <= 1).double().mean() >= 0.8
