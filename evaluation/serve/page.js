@@ -15,17 +15,21 @@ function made(tag, name, text = "") {
   return element;
 }
 
+// What ends a line, turns its direction or cannot be seen has no say in how the page reads.
+const plain = (name) => name.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, "\uFFFD");
+
 function line(file) {
+  const name = plain(file.name);
   const row = made("li", "");
   const says = made("span", "says", "waiting to be sent");
   const bar = document.createElement("progress");
   const doing = made("span", "do");
   const stop = made("button", "", "Cancel");
-  stop.setAttribute("aria-label", `Cancel ${file.name}`);
+  stop.setAttribute("aria-label", `Cancel ${name}`);
   doing.append(stop);
-  row.append(made("span", "name", file.name), says, doing, bar);
+  row.append(made("span", "name", name), says, doing, bar);
   list.prepend(row);
-  return { file, row, says, bar, doing, stop, over: false };
+  return { file, name, row, says, bar, doing, stop, over: false };
 }
 
 function ended(video, text, tone) {
@@ -92,7 +96,7 @@ function finished(video, number, now) {
   ended(video, now.headline, now.tone);
   const address = `videos/${number}/report`;
   const show = made("button", "", "Report");
-  show.setAttribute("aria-label", `Report on ${video.file.name}`);
+  show.setAttribute("aria-label", `Report on ${video.name}`);
   show.onclick = () => {
     list.querySelectorAll("button[aria-pressed]").forEach((other) => other.setAttribute("aria-pressed", other === show));
     report.src = address;

@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 
+from datasets.media import encode, read_frames
 from engine.settings import load_exactly
 from evaluation.serve.settings import ServeSettings
 from evaluation.serve.site import Guard, name_of
@@ -15,13 +16,20 @@ from tests.browser import browser, needs_chromium
 from tests.evaluation.serving import Server, named, until
 from tests.evaluation.small import small_detector
 
-HOSTILE = "<img src=x onerror=alert(1)>\"'&\n{{ 7 * 7 }}</script><script>alert(2)</script>.mp4".replace("/", "\\")
-
 
 @pytest.fixture(scope="module")
 def face(corpus) -> Path:
     videos = corpus / "faceforensics" / "original_sequences" / "youtube" / "c23" / "videos"
     return sorted(videos.glob("*.mp4"))[0]
+
+
+@pytest.fixture(scope="module")
+def talk(face, tmp_path_factory) -> Path:
+    """Some seconds of it: forwards, backwards and forwards again."""
+    frames = [frame.rgb() for frame in read_frames(face)]
+    path = tmp_path_factory.mktemp("talk") / "talk.mp4"
+    encode(path, [*frames, *frames[::-1], *frames])
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -163,50 +171,108 @@ def test_further_names_are_taken_from_the_settings():
 
 # ---------------------------------------------------------------------------------------------- as a person sees it
 
-@needs_chromium
-def test_a_file_is_chosen_its_progress_seen_its_report_shown_and_clicked(server, face, tmp_path):
-    """Of a file whose name and metadata want to be run. Nothing may run, and nothing be fetched from elsewhere."""
-    script = "<script>alert(3)</script>"
-    video = named(face, tmp_path / HOSTILE, title=script, comment=f"\"><img src=x onerror=alert(4)>{script}")
-    with browser() as page:
-        page.open(server.address)
-        page.value("""window.said = []; new MutationObserver(() => document.querySelectorAll('.says').forEach(
+@pytest.fixture
+def page(server):
+    """The page in a browser that notes every word it says of a video, and whether anything foreign ran."""
+    with browser() as opened:
+        opened.open(server.address)
+        opened.value("""{ window.said = []; new MutationObserver(() => document.querySelectorAll('.says').forEach(
             (one) => said.push(one.textContent))).observe(document.getElementById('videos'),
-            {subtree: true, childList: true, characterData: true})""")  # fmt: skip
-        page.choose("#file", video)
-        page.until("document.querySelector('#videos li button[aria-pressed]')")
-        said = page.value("said")
-        assert any(words.startswith("looking at faces") for words in said)
-        assert any(words.startswith("drawing the report") for words in said) or "sending" in said
-        assert page.value("document.querySelector('#videos .name').textContent") == HOSTILE
-        verdict = page.value("document.querySelector('#videos .says').textContent")
-        frame = page.frame()
-        assert page.value("document.querySelector('h1').textContent", frame) == verdict
-        shown = page.value("document.querySelector('p.name').textContent", frame)
-        assert shown == "Crosstalk on " + HOSTILE.replace("\n", "\N{REPLACEMENT CHARACTER}").rsplit("\\", 1)[-1]
+            {subtree: true, childList: true, characterData: true}) }""")  # fmt: skip
+        yield opened
+        assert opened.value("window.ran") is None and opened.dialogs == []
+        asked = [url for url in opened.requests if not url.startswith(("data:", f"{server.address}/"))]
+        assert asked == [], "nothing comes from elsewhere"
 
-        last = "rect[data-start]:not([data-first])"
-        before = page.value("document.querySelector('.viewer p').textContent", frame)
-        page.click(last, frame)
-        after = page.value("document.querySelector('.viewer p').textContent", frame)
-        assert after != before and after == page.value(f"document.querySelector('{last}').dataset.says", frame)
-        start = page.value(f"document.querySelector('{last}').dataset.start", frame)
-        pictures = "[...document.querySelectorAll('{} img')].map((one) => one.src)"
-        moment = page.value(pictures.format(f"#moment-1-{start}"), frame)
-        assert page.value(pictures.format(".viewer"), frame) == moment and len(set(moment)) == 2
+
+SCRIPT = "<script>window.ran = 1; alert(1)</script>"
+HOSTILE = f"<img src=x onerror=window.ran=2;alert(2)>\"'&\n\x7f\u202e{{{{ 7 * 7 }}}}{SCRIPT}.mp4".replace("/", "\\")
+UNSEEN = dict.fromkeys(map(ord, "\n\x7f\u202e"), "\N{REPLACEMENT CHARACTER}")  # what turns or ends a line
+
+
+@needs_chromium
+def test_a_file_is_chosen_its_progress_seen_its_report_shown_and_clicked(server, page, talk, tmp_path):
+    """Of a file whose name and metadata want to be run."""
+    video = named(talk, tmp_path / HOSTILE, title=SCRIPT, comment=f"\"><img src=x onerror=window.ran=3>{SCRIPT}")
+    page.choose("#file", video)
+    page.until("document.querySelector('#videos li button[aria-pressed]')")
+    said = page.value("said")
+    for words in ("looking at faces", "drawing the report, "):
+        assert any(one.startswith(words) for one in said), said
+    assert page.value("document.querySelector('#videos .name').textContent") == HOSTILE.translate(UNSEEN)
+    verdict = page.value("document.querySelector('#videos .says').textContent")
+    frame = page.frame()
+    assert page.value("document.querySelector('h1').textContent", frame) == verdict
+    shown = page.value("document.querySelector('p.name').textContent", frame)
+    assert shown == "Crosstalk on " + HOSTILE.translate(UNSEEN).rsplit("\\", 1)[-1]
+
+    bars = page.value("[...document.querySelectorAll('rect[data-start]')].map((one) => ({...one.dataset}))", frame)
+    assert len(bars) >= 3 and sum("first" in bar for bar in bars) == 1
+    of_viewer, of_moment = (f"[...document.querySelectorAll('{place} img')].map((one) => one.src)"
+                            for place in (".viewer", "#moment-1-{}"))  # fmt: skip
+
+    def is_shown(bar: dict) -> None:
+        """Its words, its two pictures, and the slider where it is."""
+        assert page.value("document.querySelector('.viewer p').textContent", frame) == bar["says"]
+        assert page.value(of_viewer, frame) == page.value(of_moment.format(bar["start"]), frame)
         page.until("[...document.querySelectorAll('.viewer img')].every((one) => one.naturalWidth > 100)", frame)
-        page.press("ArrowLeft", 37)  # the click has put the focus on the slider
-        assert page.value("document.querySelector('.viewer p').textContent", frame) == before
-        page.screenshot(tmp_path / "page.png")
-        assert (tmp_path / "page.png").stat().st_size > 20_000
+        assert page.value("document.querySelector('rect.chosen').dataset.start", frame) == bar["start"]
+        slider = page.value("[+document.querySelector('input').value, document.querySelector('input').ariaValueText]",
+                            frame)  # fmt: skip
+        assert slider == [bars.index(bar), bar["says"]]
 
-        page.value("document.querySelector('#videos').innerHTML += '<img src=x onerror=\"window.ran = 1\">'")
-        page.value("""{ const one = document.createElement('script'); one.textContent = 'window.ran = 2';
-            document.body.append(one) }""")
-        assert page.value("window.ran") is None, "what got in would not run either"
-        assert page.dialogs == []
-        asked = [url for url in page.requests if not url.startswith(("data:", f"{server.address}/"))]
-        assert asked == [], asked
+    is_shown(next(bar for bar in bars if "first" in bar))
+    pictures = set()
+    for bar in bars:
+        page.click(f"rect[data-start='{bar['start']}']", frame)
+        is_shown(bar)
+        pictures.add(tuple(page.value(of_viewer, frame)))
+    assert len(pictures) == len(bars), "each bar has pictures of its own"
+    page.press("ArrowLeft", 37)  # the click has put the focus on the slider
+    is_shown(bars[-2])
+    page.press("Home", 36)
+    is_shown(bars[0])
+    page.click(".timeline input", frame)  # on the middle of the slider
+    middle = page.value("+document.querySelector('input').value", frame)
+    assert 0 < middle < len(bars) - 1
+    is_shown(bars[middle])
+
+
+@needs_chromium
+def test_files_are_dropped_wait_for_each_other_are_cancelled_and_refused(server, page, talk, tmp_path):
+    """Whatever they are called: names and reasons are words of the page, not parts of it."""
+    names = [HOSTILE, "\"><script>window.ran = 4<\\script>.mp4", "'><svg onload=window.ran=5>.mp4", "%3Cb%3E%00.mp4"]
+    for name in names:
+        (tmp_path / name).write_text("no video")
+    for several in (2, 4):
+        page.drop("body", *(tmp_path / name for name in names[several - 2 : several]))
+        page.until(f"document.querySelectorAll('#videos .failed').length === {several}")
+    rows = "[...document.querySelectorAll('#videos li')].map((one) => one.querySelector('{}').textContent)"
+    assert page.value(rows.format(".name")) == [name.translate(UNSEEN) for name in reversed(names)]
+    assert all(said.startswith("Not judged: not a readable video file") for said in page.value(rows.format(".says")))
+    assert page.value("document.querySelectorAll('#videos :is(script, img, svg, b)').length") == 0
+
+    (tmp_path / "large.mp4").write_bytes(bytes(1_000_001))
+    with server.paused():
+        second = tmp_path / "second.mp4"
+        second.write_bytes(talk.read_bytes())
+        page.choose("#file", talk, second, tmp_path / "large.mp4")
+        page.until("document.querySelector('#videos').innerText.includes('waiting, one video is before it')")
+        assert page.value(rows.format(".says"))[0] == "Not taken: larger than 1 MB."
+        page.click("[aria-label='Cancel second.mp4']")
+        page.until("document.querySelector('#videos').innerText.includes('Cancelled.')")
+    page.until("document.querySelector('#videos li button[aria-pressed]')")
+    until(lambda: [path.name for path in server.kept if path.name == "video"] == [])
+
+
+@needs_chromium
+def test_what_gets_into_the_page_would_not_run_either(server, page):
+    """Were a name ever to become a part of it: the policy refuses all but the page's own script."""
+    page.value("document.querySelector('#videos').innerHTML += '<img src=x onerror=\"window.ran = 1\">'")
+    page.value("{ const one = document.createElement('script'); one.textContent = 'window.ran = 2'; "
+               "document.body.append(one) }")  # fmt: skip
+    page.until("true")
+    assert any("Content Security Policy" in error for error in page.errors)
 
 
 @needs_chromium
@@ -241,8 +307,9 @@ def test_ctrl_c_ends_at_once_and_leaves_nothing(server, face):
     with server.paused(), server.listening(server.send(face)) as told:
         assert next(told)["state"] in ("waiting", "judging")
         server.send(face)
-        server.begin_upload()
+        sending = server.begin_upload()
         until(lambda: sum(path.name == "video" for path in server.kept) == 3)
         assert server.end(signal.SIGINT) == "ended; uploads and reports are deleted\n"
+        sending.close()
     assert server.process.returncode == 0 and list(server.folder.iterdir()) == []
     assert server.errors == ""
