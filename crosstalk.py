@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from engine.command import run
-from engine.errors import UserError
+from engine.errors import Shown, UserError
 from engine.verbs import VERBS, main_of
 
 __version__ = "0.1.0"
@@ -21,14 +21,16 @@ def usage() -> str:
     return "\n".join(lines)
 
 
+def show(texts: Sequence[str]) -> int:
+    raise Shown("\n".join(texts))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0
+        return run("help", show, [usage()])
     if arguments[0] in ("-V", "--version", "version"):
-        print(f"crosstalk {__version__}")
-        return 0
+        return run("version", show, [f"crosstalk {__version__}"])
     verb, *rest = arguments
     try:
         verb_main = main_of(verb)

@@ -14,7 +14,9 @@ def run(verb: str, main: Callable[[Sequence[str]], int], arguments: Sequence[str
     """Call a verb's `main`; returns the exit code. A traceback means a bug of ours."""
     try:
         try:
-            return main(arguments)
+            code = main(arguments)
+            sys.stdout.flush()  # here, where it may fail
+            return code
         except Shown as shown:
             print(shown, flush=True)
             return 0

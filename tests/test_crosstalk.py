@@ -1,5 +1,6 @@
 """The door: what a person at a terminal gets to see, and with which exit code."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,18 @@ def test_usage_names_every_verb(arguments, capsys):
     assert crosstalk.main(arguments) == 0
     out = capsys.readouterr().out
     assert all(f"\n  {verb} " in out for verb in crosstalk.VERBS) and max(map(len, out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("arguments", [(), ("--version",), ("prepare", "--help"), ("completion", "bash")])
+def test_who_reads_may_have_had_enough(arguments):
+    """As with `| head`: no word about it, and the exit code that a shell knows."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run([sys.executable, "-m", "crosstalk", *arguments], cwd=PROJECT, stdout=writes,
+                          stderr=subprocess.PIPE, text=True,
+                          env={key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"})  # fmt: skip
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_version(capsys):
