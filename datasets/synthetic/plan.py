@@ -95,7 +95,7 @@ def faceforensics_plan(settings: Settings) -> Plan:
     ids = rng_of(settings.seed, "faceforensics/ids").permutation(2 * count)
     pairs = [(f"{a:03d}", f"{b:03d}") for a, b in ids.reshape(-1, 2)]
     root, start = "faceforensics", 0
-    for split, size in zip(("train", "val", "test"), shares(count, (0.5, 0.2, 0.3)), strict=True):
+    for split, size in zip(("train", "val", "test"), shares(count, (0.6, 0.15, 0.25)), strict=True):
         rows = ",\n".join(f'  ["{a}", "{b}"]' for a, b in pairs[start : start + size])
         plan.texts[f"{root}/splits/{split}.json"] = f"[\n{rows}\n]\n" if rows else "[]\n"
         start += size
