@@ -16,9 +16,7 @@ FRAME_RATE = 25
 BASELINES = ("file_size", "colour", "sharpness", "noise", "energy", "background")
 BACKGROUND_NUMBERS = 8
 FOLDS, REPEATS = 5, 5
-MOST_FRAMES = (
-    64  # evenly spaced frame pairs of a longer video: these are statistics, not measurements of every frame
-)
+MOST_FRAMES = 64  # evenly spaced frame pairs of a longer video: these are statistics, not measurements of every frame
 
 # Boxes of the aligned 150x150 crop (top, bottom, left, right): eyes near (49, 44) and (103, 44), mouth near (76, 108).
 INNER_FACE = (28, 128, 36, 116)
@@ -39,25 +37,20 @@ def features(crops: NDArray[np.uint8], background: np.ndarray | None, file_bytes
         raise ValueError(f"crops {crops.shape}: (T, H, W, 3) with at least 2 frames expected")
     seconds = len(crops) / FRAME_RATE
     start = np.unique(np.linspace(0, len(crops) - 2, min(len(crops) - 1, MOST_FRAMES)).astype(int))
-    pairs = zip(crops[start], crops[start + 1], strict=True)
-    colour, sharp, noise, energy = [], [], [], []
-    for first, second in pairs:
-        picture = first.astype(np.float32)
-        gray, next_gray = picture.mean(2), second.astype(np.float32).mean(2)
-        colour.append(np.concatenate([picture.mean((0, 1)), picture.std((0, 1))]))
-        gradient, laplacian, residual = _gradient(gray), np.abs(_laplacian(gray)), np.abs(_residual(gray))
-        inner = _cut(INNER_FACE, gray.shape)
-        sharp.append([gradient.mean(), laplacian.mean(), gradient[inner].mean(), laplacian[inner].mean()])
-        noise.append([*np.percentile(residual, (50, 90)), *np.percentile(residual[inner], (50, 90))])
-        change = np.abs(next_gray - gray)
-        energy.append([change.mean(), change[inner].mean(), change[_cut(MOUTH, gray.shape)].mean()])
-    moved = np.asarray(energy)
+    planes, later = _planes(crops[start]), _planes(crops[start + 1])  # (P, 3, H, W)
+    gray = planes.mean(1)  # (P, H, W)
+    inner, mouth = _cut(INNER_FACE, crops.shape[1:3]), _cut(MOUTH, crops.shape[1:3])
+    clear = [_gradient(gray), np.abs(_laplacian(gray))]
+    left, change = np.abs(_residual(gray)), np.abs(later.mean(1) - gray)
+    sharp = np.stack([part.mean((1, 2)) for area in (..., (..., *inner)) for part in (each[area] for each in clear)])
+    noise = np.concatenate([_percentiles(left), _percentiles(left[:, *inner])])
+    moved = np.stack([part.mean((1, 2)) for part in (change, change[:, *inner], change[:, *mouth])])  # (3, P)
     numbers = {
         "file_size": np.log(np.array([file_bytes, file_bytes / seconds])),
-        "colour": np.mean(colour, 0),
-        "sharpness": np.log(np.mean(sharp, 0) + 1e-3),
-        "noise": np.log(np.mean(noise, 0) + 1e-3),
-        "energy": np.log(np.concatenate([moved.mean(0), moved.std(0)]) + 1e-3),
+        "colour": np.concatenate([planes.mean((2, 3)), planes.std((2, 3))], 1).mean(0),
+        "sharpness": np.log(sharp.mean(1) + 1e-3),
+        "noise": np.log(noise.mean(1) + 1e-3),
+        "energy": np.log(np.concatenate([moved.mean(1), moved.std(1)]) + 1e-3),
     }
     if background is not None:
         numbers["background"] = np.asarray(background, np.float64)
@@ -162,9 +155,21 @@ def _cut(box: tuple[int, int, int, int], shape: tuple[int, ...]) -> tuple[slice,
     return slice(top, bottom), slice(left, right)
 
 
+def _planes(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(P, H, W, 3) -> (P, 3, H, W): sums along what lies side by side in memory are many times as fast."""
+    return np.ascontiguousarray(np.moveaxis(crops, 3, 1)).astype(np.float32)
+
+
+def _percentiles(values: np.ndarray) -> np.ndarray:
+    """(P, H, W) -> (2, P): the median and the 90th of each."""
+    return np.percentile(values.reshape(len(values), -1), (50, 90), axis=1)
+
+
+# Each of one picture (H, W), or of many (P, H, W).
+
 def _gradient(gray: np.ndarray) -> np.ndarray:
     down, across = np.zeros_like(gray), np.zeros_like(gray)
-    down[1:-1], across[:, 1:-1] = gray[2:] - gray[:-2], gray[:, 2:] - gray[:, :-2]
+    down[..., 1:-1, :], across[..., 1:-1] = gray[..., 2:, :] - gray[..., :-2, :], gray[..., 2:] - gray[..., :-2]
     return np.sqrt(down**2 + across**2)
 
 
@@ -176,11 +181,13 @@ def _all_around(mask: np.ndarray) -> np.ndarray:
 
 def _laplacian(gray: np.ndarray) -> np.ndarray:
     around = np.zeros_like(gray)
-    around[1:-1, 1:-1] = gray[2:, 1:-1] + gray[:-2, 1:-1] + gray[1:-1, 2:] + gray[1:-1, :-2] - 4 * gray[1:-1, 1:-1]
+    across, down = gray[..., 1:-1, :], gray[..., 1:-1]
+    around[..., 1:-1, 1:-1] = (down[..., 2:, :] + down[..., :-2, :] + across[..., 2:] + across[..., :-2]
+                               - 4 * down[..., 1:-1, :])  # fmt: skip
     return around
 
 
 def _residual(gray: np.ndarray) -> np.ndarray:
-    padded = np.pad(gray, 1, mode="edge")
-    rows = padded[:-2] + padded[1:-1] + padded[2:]
-    return gray - (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9
+    padded = np.pad(gray, [(0, 0)] * (gray.ndim - 2) + [(1, 1)] * 2, mode="edge")
+    rows = padded[..., :-2, :] + padded[..., 1:-1, :] + padded[..., 2:, :]
+    return gray - (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
