@@ -30,9 +30,9 @@ def test_who_reads_may_have_had_enough(arguments):
     """As with `| head`: no word about it, and the exit code that a shell knows."""
     reads, writes = os.pipe()
     os.close(reads)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     done = subprocess.run([sys.executable, "-m", "crosstalk", *arguments], cwd=PROJECT, stdout=writes,
-                          stderr=subprocess.PIPE, text=True,
-                          env={key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"})  # fmt: skip
+                          stderr=subprocess.PIPE, text=True, env=environment)  # fmt: skip
     os.close(writes)
     assert (done.returncode, done.stderr) == (141, "")
 
