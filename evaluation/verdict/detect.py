@@ -65,6 +65,8 @@ def _judged(detector: Detector, reader: LipReader | None, video: Path, options: 
 
 def _so_far(now: Progress) -> str:
     found = now.so_far()
+    if found.familiar is False:
+        return "so far a face that this model does not know"
     return f"so far {found.verdict}" + ("" if found.probability is None else f" ({100 * found.probability:.0f} %)")
 
 

@@ -41,8 +41,8 @@ def as_text(judgement: Judgement) -> str:
 def _verdict(found: Judgement | Person) -> str:
     if found.reason is not None or found.probability is None:  # both or neither
         return f"{found.verdict}: {plain(found.reason or '')}"
-    unlike = ", but the face is unlike those that the model knows: no finding" if found.familiar is False else ""
-    return f"{found.verdict} (probability of a forgery {100 * found.probability:.0f} %){unlike}"
+    answer = f"{found.verdict} (probability of a forgery {100 * found.probability:.0f} %)"
+    return f"outside what this model knows: no finding; it would say {answer}" if found.familiar is False else answer
 
 
 def _offset(found: Agreement) -> str:

@@ -27,8 +27,8 @@ MOSTLY = 0.5  # ... and below which a note says how little was looked at
 UNSURE = 0.1  # a probability nearer than this to 0.5 is a verdict, and a note says how near it is
 NO_CALIBRATION = ("nobody has measured where this model's threshold lies: 0 is taken, and the probability is "
                   "uncalibrated")  # fmt: skip
-UNFAMILIAR = ("outside what the model knows: this face is unlike those that it learned from, and nobody knows how "
-              "often it is right about such faces")  # fmt: skip
+UNFAMILIAR = ("this face is unlike those that the model learned from, and nobody knows how often it is right about "
+              "such faces")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from backbones import create
 from benchmarks.stores import Track, write_store
 from datasets.store import Store
 from engine.bundle import save_bundle
+from engine.familiarity import Familiarity
 from engine.run import PROJECT
 from finetune.model import Detector
 from tests.engine.processes import finished
@@ -23,11 +24,15 @@ METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
 QUICK = ("device=cpu", "draws=40", "workers=0")
 
 
-def small_detector(folder: Path, seed: int = 0, backbone: dict = BACKBONE, **config) -> Path:
-    """A bundle of stage 2 with random weights."""
+def small_detector(folder: Path, seed: int = 0, backbone: dict = BACKBONE, known: Familiarity | None = None,
+                   **config) -> Path:  # fmt: skip
+    """A bundle of stage 2 with random weights, and perhaps with the faces that it knows."""
     torch.manual_seed(seed)
     network = Detector(create(backbone["name"], **backbone["arguments"]))
-    save_bundle(folder, {"video_student": {"backbone": network.backbone}, "classifier": network.classifier}, {
+    parts = {"video_student": {"backbone": network.backbone}, "classifier": network.classifier}
+    if known is not None:
+        parts, config = {**parts, "familiarity": known}, {"familiarity": known.sizes, **config}
+    save_bundle(folder, parts, {
         "stage": "finetune", "backbone": backbone, "views": {"size": backbone["arguments"]["input_size"]},
         "calibration": {"threshold": 0.5, "temperature": 2.0}, "leave_out": [], "methods": None, "seed": seed,
         "ssl_weight": 0.3, "generated": True, "trained_on": {"datasets": ["faceforensics"]}, **config,

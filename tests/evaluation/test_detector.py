@@ -8,8 +8,10 @@ import torch
 import yaml
 
 from backbones import create
+from datasets.appearance import SIZES
 from engine.bundle import load_bundle, save_bundle
 from engine.errors import UserError
+from engine.familiarity import Familiarity
 from evaluation import Detector
 from finetune.model import Detector as Networks
 from tests.evaluation.small import small_detector
@@ -68,6 +70,30 @@ def test_what_is_wrong_with_a_bundle_is_one_line(tmp_path):
     assert "has no classifier" in said(tmp_path / "d")
     wider = {**BACKBONE, "arguments": {**BACKBONE["arguments"], "dim": 24}}
     assert "does not fit" in said(changed(small_detector(tmp_path / "e"), backbone=wider))
+
+
+def test_what_is_wrong_with_the_faces_that_it_knows_is_one_line(tmp_path):
+    def known(spoilt=None):
+        rows = {name: torch.randn(30, size) for name, size in SIZES.items()}
+        made = Familiarity.fitted(rows, rows, people=5)
+        if spoilt:
+            made.get_buffer(spoilt).fill_(torch.nan)
+        return made
+
+    def said(name, known=None, **config):
+        with pytest.raises(UserError) as caught:
+            Detector.load(changed(small_detector(tmp_path / name, known=known), **config))
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    found = Detector.load(small_detector(tmp_path / "a", known=known())).familiarity
+    assert found is not None and found.sizes == known().sizes
+    assert Detector.load(small_detector(tmp_path / "b")).familiarity is None
+    assert "limit must hold finite numbers" in said("c", known=known(spoilt="limit"))
+    assert "looks.shape.scale must hold finite numbers above 0" in said("d", known=known(spoilt="looks.shape.scale"))
+    assert "has no familiarity" in said("e", familiarity=known().sizes)
+    assert "expected the looks shape, texture, colour" in said("f", known=known(), familiarity={"shape": [800, 7]})
+    assert "does not fit" in said("g", known=known(), familiarity={**known().sizes, "texture": [10, 3]})
 
 
 def test_clips_of_another_size_are_refused_not_stretched(tmp_path):

@@ -1,7 +1,6 @@
 """From windows to people to a verdict, worked by hand. Logits at a threshold of 1 and a temperature of 2."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,14 +9,14 @@ from engine.calibration import Calibration
 from engine.errors import UserError
 from evaluation.verdict.judgement import Window
 from evaluation.verdict.output import as_text
-from evaluation.verdict.rules import NO_CALIBRATION, Seen, Watched, concluded, unreadable
+from evaluation.verdict.rules import NO_CALIBRATION, UNFAMILIAR, Seen, Watched, concluded, unreadable
 
 MEASURE = Calibration(threshold=1.0, temperature=2.0)
 VIDEO = Path("a.mp4")
 
 
-def face(*logits, start=0, frames=100, side=100.0, inside=1.0) -> Seen:
-    windows = tuple(Window(start + 25 * number, logit) for number, logit in enumerate(logits))
+def face(*logits, start=0, frames=100, side=100.0, inside=1.0, far=(None,) * 12) -> Seen:
+    windows = tuple(Window(start + 25 * number, logit, far[number]) for number, logit in enumerate(logits))
     return Seen(start, frames, side, inside, (-frames * side, start), windows)
 
 
@@ -97,6 +96,27 @@ def test_what_must_be_known_along_with_the_verdict():
     )  # fmt: skip
 
 
+def test_a_face_is_known_where_half_of_its_windows_are():
+    assert said(face(0.0, 0.0, 0.0, far=(0.3, 0.9, 30.0))).people[0].familiar is True, "the middle one counts"
+    assert said(face(0.0, 0.0, far=(0.8, 1.2))).familiar is True, "1 is the farthest that is familiar"
+    found = said(face(0.0, 0.0, 0.0, far=(0.3, 1.01, 2.0)))
+    assert found.people[0].familiar is False and found.familiar is False and UNFAMILIAR in found.notes
+    assert found.verdict == "real", "what it would say is told all the same"
+    found = said(face(0.0))
+    assert found.familiar is None and UNFAMILIAR not in found.notes, "nothing to tell by"
+
+
+def test_whose_face_must_be_known_is_who_decides():
+    known, strange = face(-9.0, far=(0.5,)), face(9.0, frames=50, far=(3.0,))
+    found = said(known, strange)
+    assert [person.familiar for person in found.people] == [True, False]
+    assert found.verdict == "forged" and found.familiar is False and UNFAMILIAR in found.notes
+    found = said(face(9.0, far=(0.5,)), face(-9.0, frames=50, far=(3.0,)))
+    assert found.verdict == "forged" and found.familiar is True and UNFAMILIAR not in found.notes
+    found = said(face(9.0, side=20, far=(3.0,)))
+    assert found.verdict == "cannot tell" and found.familiar is None and UNFAMILIAR not in found.notes
+
+
 def test_words_for_people():
     [line, below] = as_text(said(face(-3.0, -3.0, side=80.4), frames=100)).splitlines()
     assert line == "a.mp4: real (probability of a forgery 12 %)"
@@ -108,8 +128,10 @@ def test_words_for_people():
     assert lines[2] == "  person 1, 0.4 to 4.9 s, 100 pixels: forged (probability of a forgery 99 %)"
     found = concluded(Path("a\nb\x1b[31m.mp4"), Watched(9, 1, 1, False), [], MEASURE)
     assert as_text(found) == "a\\nb\\x1b[31m.mp4: cannot tell: only 9 frames; 25 are needed, which is a second"
-    strange = as_text(replace(said(face(9.0)), familiar=False))
-    assert "unlike those that the model knows: no finding" in strange
+    [line, _, note] = as_text(said(face(9.0, far=(1.1,)))).splitlines()
+    assert line == ("a.mp4: outside what this model knows: no finding; it would say forged (probability of a forgery "
+                    "98 %)")  # fmt: skip
+    assert note == f"  note: {UNFAMILIAR}"
 
 
 def test_a_model_that_gives_no_numbers_is_refused():
