@@ -27,7 +27,7 @@ from evaluation.settings import MAY_DIFFER, BenchmarkSettings
 from evaluation.sweep import Sweep, TrainedRun, as_number, gathered, shown
 
 Measured = dict[str, float]  # column -> AUC
-PANELS = 6
+PANELS = 9
 
 
 def judge(settings: BenchmarkSettings, runs_below: Path, stores: Sequence[Store], precision: Precision,

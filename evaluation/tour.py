@@ -49,12 +49,13 @@ def write(out: Path, left_out: Collection[str], videos: Mapping[str, Path]) -> P
     judged = json.loads((out / "benchmark" / "results.json").read_text())
     compared = json.loads((out / "ablation" / "results.json").read_text())
     lines = validations(read_metrics(runs / "pretrain"))
-    tracks = read_manifest(out / "stores" / "lrw")["counts"]["tracks"]
+    words = Store.open(out / "stores" / "lrw").table
+    learned_from = sum(words.split[i] == "train" for i in range(len(words.ids)))
     measured, curves = _measured(out / "stores" / "lrw", lines), _roc(out / "benchmark" / "scores.csv")
     page.save(
         target, "tour.html.j2", title="What this is, in one look", left_out=sorted(left_out),
         parts=[_part(out / "stores" / name, what) for name, what in STORES.items()],
-        learned=_learned(measured, lines), learning=_learning(measured, lines), clips=tracks,
+        learned=_learned(measured, lines), learning=_learning(measured, lines), clips=learned_from,
         results=_results(judged, compared, _baselines(out)), roc=figures.roc(curves), methods=list(curves),
         ablation=page.data_address(_picture(out / "ablation" / "ablation.png", SHEET_WIDTH)),
         verdicts=[_verdict(out, name, video) for name, video in videos.items()],
