@@ -81,7 +81,7 @@ def concluded(video: Path, watched: Watched, faces: Sequence[Seen], calibration:
     if not watched.complete:
         notes.append(f"interrupted: this is what was known after {_seconds(watched.frames)}")
     if watched.damage and watched.frames:
-        notes.append(f"the file could be read for {_seconds(watched.frames)} only: {watched.damage}")
+        notes.append(f"the file could be read for {_seconds(watched.frames)} only ({watched.damage})")
     if judged and calibration is None:
         notes.append(NO_CALIBRATION)
     if suspect is not None and suspect.probability is not None and abs(suspect.probability - 0.5) < UNSURE:

@@ -91,7 +91,7 @@ def test_what_must_be_known_along_with_the_verdict():
     found = said(face(9.0), calibration=None, complete=False, damage="cut off", brief=1, longest_brief=9)
     assert found.verdict == "forged" and not found.complete and found.probability == pytest.approx(1, abs=1e-3)
     assert found.notes == (
-        "interrupted: this is what was known after 4.0 s", "the file could be read for 4.0 s only: cut off",
+        "interrupted: this is what was known after 4.0 s", "the file could be read for 4.0 s only (cut off)",
         NO_CALIBRATION, "1 face was in sight for less than a second and not judged",
     )  # fmt: skip
 
