@@ -180,8 +180,9 @@ def _finish(settings: PretrainSettings, run: Run, data: ClipDataset, students: S
     save_bundle(run.bundle, {
         "video_student": students.video.parts, "video_teacher": parts_of(teachers.video),
         "audio_student": students.audio.parts, "audio_teacher": parts_of(teachers.audio),
-    }, {"stage": "pretrain", **plain(settings), "views": plain(settings.views)}, report.card(settings, data, lines),
-        overwrite=True)  # fmt: skip
+    }, {
+        "stage": "pretrain", **plain(settings), "views": plain(settings.views), "generated": data.generated,
+    }, report.card(settings, data, lines), overwrite=True)  # fmt: skip
     report.curves({"": lines}, run.folder / "curves.png")
 
 

@@ -16,6 +16,7 @@ import torch
 
 from datasets.media import FRAME_RATE, MediaError, probe
 from engine.distributed import distributed
+from engine.errors import from_setting
 from evaluation.detector import Detector
 from evaluation.serve.settings import ServeSettings
 from evaluation.verdict import phrases, report
@@ -44,8 +45,10 @@ def setup(settings: ServeSettings, progress: Any) -> Callable[[Task | None], Out
     """Answers a task with its outcome or with why there is none. None is answered once the model is loaded."""
     torch.backends.cudnn.allow_tf32 = False  # on a GPU: fp32 is fp32, as in benchmarks
     context = ExitStack().enter_context(distributed(settings.device))
-    detector = Detector.load(settings.model, context.device)
-    reader = None if settings.sound is None else LipReader.load(settings.sound, context.device)
+    with from_setting("model"):
+        detector = Detector.load(settings.model, context.device)
+    with from_setting("sound"):
+        reader = None if settings.sound is None else LipReader.load(settings.sound, context.device)
     limit = settings.max_minutes * 60 * FRAME_RATE
 
     def answer(task: Task | None) -> Outcome | str:

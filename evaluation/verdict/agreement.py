@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +139,11 @@ class Hearing:
         return torch.stack(targets), torch.stack(heard)
 
     def found(self) -> Agreement:
-        """What is known by now; of several faces, of the one that there is most reason to take for the speaker."""
+        """What is known by now."""
+        return replace(self._found(), generated=self._reader.generated)
+
+    def _found(self) -> Agreement:
+        """Of several faces, of the one that there is most reason to take for the speaker."""
         if self._trouble or not self._has_sound:
             return Agreement(None, None, reason=self._trouble or NO_SOUND)
         if not self._faces:

@@ -13,7 +13,7 @@ import torch
 
 from datasets.catalogs.folder import SUFFIXES, videos_below
 from engine.distributed import distributed
-from engine.errors import UserError
+from engine.errors import UserError, from_setting
 from engine.files import said_plainly, write_atomically
 from engine.progress import Bar
 from engine.stop import StopSignal
@@ -37,8 +37,10 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--csv {plain(options.csv)}: there is no such folder")
     torch.backends.cudnn.allow_tf32 = False  # on a GPU: fp32 is fp32, as in benchmarks
     with distributed(options.device) as context:
-        detector = Detector.load(options.model, context.device)
-        reader = None if options.sound is None else LipReader.load(options.sound, context.device)
+        with from_setting("--model"):
+            detector = Detector.load(options.model, context.device)
+        with from_setting("--sound"):
+            reader = None if options.sound is None else LipReader.load(options.sound, context.device)
         judgements = []
         with StopSignal(context, StopSignal.AT_A_TERMINAL) as stop:
             for video, trouble in _listed(options.videos):

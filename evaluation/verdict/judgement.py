@@ -60,6 +60,7 @@ class Agreement:
     similarity: tuple[float, ...] = ()  # at each of them, over the whole video
     windows: tuple[tuple[int, float, float], ...] = ()  # first frame, its own best offset in ms, its score
     reason: str | None = None
+    generated: bool = False  # by a model that has learned from generated people alone
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,11 @@ class LipReader:
                    Path(bundle))  # fmt: skip
 
     @property
+    def generated(self) -> bool:
+        """It has learned from generated people alone, as far as its bundle says."""
+        return bool(self.config.get("generated"))
+
+    @property
     def device(self) -> torch.device:
         return next(self.student.parameters()).device
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.verdict.judgement import FRAME_RATE, Agreement, Judgement, Person
-from evaluation.verdict.phrases import of_agreement
+from evaluation.verdict.phrases import FITTING, of_agreement
 
 SHOWN = 10  # people in words; JSON and the table have them all
 COLUMNS = ("video", "verdict", "reason", "probability", "seconds", "complete", "person", "person_start_s",
@@ -48,7 +48,8 @@ def _verdict(found: Judgement | Person) -> str:
 def _offset(found: Agreement) -> str:
     if found.offset_ms is None or found.score is None:
         return ""
-    return f" (most likely offset {found.offset_ms:+.0f} ms, agreement {found.score:.2f} of 1)"
+    offset = "most likely offset" if found.score >= FITTING else "the best offset is"
+    return f" ({offset} {found.offset_ms:+.0f} ms, agreement {found.score:.2f} of 1)"
 
 
 def _person(person: Person) -> str:

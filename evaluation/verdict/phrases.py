@@ -16,6 +16,8 @@ from evaluation.verdict.judgement import Agreement, Judgement, Person, Verdict
 LEANING = 0.65  # a verdict with less behind it only leans that way
 SUREST = 0.95
 FITTING = 0.2  # agreement below which lips and sound do not fit at any offset
+OF_GENERATED = ("That was measured by a model that has learned from generated faces alone: how well it reads the lips "
+                "of real people nobody knows.")  # fmt: skip
 NOTICEABLE_MS = 80  # two frames
 
 
@@ -80,10 +82,15 @@ def shown(probability: float) -> float:
 def of_agreement(found: Agreement) -> str:
     if found.offset_ms is None or found.score is None:
         return _sentence(found.reason or "nothing could be measured")
-    late = round(found.offset_ms)
-    if found.score < FITTING:
-        return ("The lips do not go with the sound at any offset that was tried. A dubbed or generated voice does "
-                "that, and so do a voice from off screen, music and noise.")  # fmt: skip
+    return _fit(found.offset_ms, found.score) + (f" {OF_GENERATED}" if found.generated else "")
+
+
+def _fit(offset_ms: float, score: float) -> str:
+    late = round(offset_ms)
+    if score < FITTING:
+        return ("No offset was found at which the lips go with the sound. A dubbed or generated voice does that, and "
+                "so do a voice from off screen, music, noise, and faces or voices of a kind that the model does not "
+                "know.")  # fmt: skip
     if abs(late) < NOTICEABLE_MS:
         return "Lips and sound go together."
     side = "late" if late > 0 else "early"

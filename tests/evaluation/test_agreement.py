@@ -31,6 +31,8 @@ MS = 40
 class Brightness:
     """Predicts loudness from brightness: a level 0 .. 1 is a direction on a half circle."""
 
+    generated = False
+
     def predictions(self, crops: torch.Tensor) -> torch.Tensor:
         return self._direction(crops.float().mean(dim=(2, 3, 4)) / 255)
 
