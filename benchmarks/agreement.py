@@ -181,7 +181,7 @@ def summary(rows: Sequence[Found]) -> dict[str, object]:
         "foreign": dict(zip(("q50", "q95", "q99", "most"),
                             np.quantile(scores["foreign"], (0.5, 0.95, 0.99, 1)).tolist(), strict=True)),
         "within_40_ms_by_shift": {late: statistics.mean(row.is_near for row in own if row.late_ms == late)
-                                  for late in SHIFTS_MS},
+                                  for late in sorted({row.late_ms for row in own})},
     }  # fmt: skip
 
 

@@ -5,7 +5,8 @@
 A talking head of 640x480 at 25 frames a second (generated; with --clips, made of these files), and the default backbone
 at full size with random weights, which cost what trained ones do. The obvious way is the one that is written first:
 search the whole picture for faces in every frame, cut the face out, and when there are 25, crop, resize and normalise
-them as floats and ask the network in fp32, one clip at a time. Both begin with everything loaded and take turns.
+them as floats and ask the network in fp32, one clip at a time. All begin with everything loaded and take turns; the
+third also hears, with a stage-1 bundle of full size, whether lips and sound belong together.
 
 Peak memory is that of a process of its own, everything in it (PyTorch, network, landmark model), for 10 s and 10 min.
 """
@@ -28,6 +29,7 @@ import torch
 from torchvision.transforms import v2
 
 from backbones import arguments, create
+from backbones.heads import Encoder
 from benchmarks.heads import enlarged, generated_head, write
 from benchmarks.machine import describe, report
 from datasets.faces import crop
@@ -35,12 +37,14 @@ from datasets.landmarks import landmark_source
 from datasets.media import FRAME_RATE, read_frames
 from engine.bundle import save_bundle
 from evaluation import Detector
+from evaluation.verdict.lipreader import LipReader
 from finetune.model import Detector as Networks
+from ssl_pretrain.model import Student, parts_of
 
 CORES = 2
 WIDTH, HEIGHT = 640, 480
 SHORT = 10  # seconds
-BACKBONE = "cnn_gru_attention"
+BACKBONE, LISTENER = "cnn_gru_attention", "audio_resnet18"
 
 MEASURED = """
 import json, os, sys
@@ -82,6 +86,18 @@ def bundle_of(folder: Path, **smaller: Any) -> Path:
     return folder
 
 
+def hearing_bundle_of(folder: Path, **smaller: Any) -> Path:
+    """What of a bundle of stage 1 `--sound` needs."""
+    torch.manual_seed(0)
+    made = {**arguments(BACKBONE), **smaller}
+    student, teacher = Student(create(BACKBONE, **made)), Encoder(create(LISTENER))
+    save_bundle(folder, {"video_student": student.parts, "audio_teacher": parts_of(teacher)}, {
+        "stage": "pretrain", "backbone": {"name": BACKBONE, "arguments": made},
+        "audio_backbone": {"name": LISTENER, "arguments": arguments(LISTENER)},
+        "views": {"size": made.get("input_size", 112)}}, "# random weights\n")  # fmt: skip
+    return folder
+
+
 def alone(bundle: Path, video: Path, precision: str, cores: list[int]) -> dict[str, float]:
     """Peak memory and speed of a process that does nothing else."""
     command = [sys.executable, "-c", MEASURED, str(bundle), str(video), precision, json.dumps(cores)]
@@ -116,11 +132,12 @@ def main() -> None:
         for length, video in videos.items():
             write(video, head, length)
         bundle = bundle_of(home / "bundle", **smaller)
-        detector = Detector.load(bundle)
+        detector, reader = Detector.load(bundle), LipReader.load(hearing_bundle_of(home / "lips", **smaller))
         timed = videos[options.seconds]
         ways: dict[str, Callable[[], object]] = {
             "obvious": lambda: obvious(detector, timed),
             "ours": lambda: detector.score(timed, precision=options.precision),
+            "ours, with sound": lambda: detector.score(timed, precision=options.precision, reader=reader),
         }
         detector.score(videos[SHORT], precision=options.precision)  # loads the landmark model, warms up
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
@@ -139,6 +156,8 @@ def main() -> None:
     report(f"{WIDTH}x{HEIGHT}, {BACKBONE}, {len(cores)} cores, {options.precision}", rows, {
         "real_time_factor": round(factor["ours"], 2), "obvious_real_time_factor": round(factor["obvious"], 2),
         "ratio": round(factor["ours"] / factor["obvious"], 2),
+        "with_sound_real_time_factor": round(factor["ours, with sound"], 2),
+        "with_sound_cpu_s_per_s": round(cpu["ours, with sound"], 3),
         "cpu_s_per_s": round(cpu["ours"], 3), "obvious_cpu_s_per_s": round(cpu["obvious"], 3),
         "peak_mib_10s": round(short["peak_mib"], 1), "peak_mib_600s": round(long["peak_mib"], 1),
         "real_time_factor_600s": round(long["real_time_factor"], 2), "long_s": options.long,

@@ -138,6 +138,7 @@ def test_bundle_has_all_parts_and_its_networks_compute_what_training_measured(st
     }  # fmt: skip
     for line in ("trained for 10 epochs", "generated", "| spread of the video targets | ", "On val clips"):
         assert line in bundle.card, line
+    assert bundle.config["generated"] is True
     video = Student(create(bundle.config["backbone"]["name"], **bundle.config["backbone"]["arguments"]))
     for name, module in video.parts.items():
         load_into(module, bundle, f"video_student.{name}")
