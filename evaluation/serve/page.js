@@ -97,10 +97,11 @@ function finished(video, number, now) {
   const address = `videos/${number}/report`;
   const show = made("button", "", "Report");
   show.setAttribute("aria-label", `Report on ${video.name}`);
-  show.onclick = () => {
+  show.onclick = (event) => {
     list.querySelectorAll("button[aria-pressed]").forEach((other) => other.setAttribute("aria-pressed", other === show));
     report.src = address;
     report.hidden = false;
+    if (event.isTrusted) report.scrollIntoView({ behavior: "smooth" }); // somebody asked for it
   };
   show.setAttribute("aria-pressed", "false");
   const keep = made("a", "", "Save");

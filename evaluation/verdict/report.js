@@ -7,12 +7,16 @@ for (const timeline of document.querySelectorAll(".timeline")) {
   const slider = timeline.querySelector("input");
   const viewer = timeline.querySelector(".viewer");
   const said = viewer.querySelector("p");
+  const strip = timeline.querySelector(".scroll");
   const [plain, heat] = viewer.querySelectorAll("img");
 
   const show = (number) => {
     const bar = bars[number];
     bars.forEach((other) => other.classList.toggle("chosen", other === bar));
     slider.value = number;
+    const box = bar.getBoundingClientRect();
+    const seen = strip.getBoundingClientRect(); // in a narrow window the timeline is wider than it
+    if (box.left < seen.left || box.right > seen.right) strip.scrollLeft += (box.left + box.right - seen.left - seen.right) / 2;
     slider.setAttribute("aria-valuetext", bar.dataset.says);
     said.textContent = bar.dataset.says;
     const kept = document.getElementById(`moment-${timeline.dataset.person}-${bar.dataset.start}`);

@@ -21,6 +21,8 @@ from evaluation.figures import Axes, round_numbers
 from evaluation.verdict import phrases
 from evaluation.verdict.judgement import FRAME_RATE, Judgement, Person
 from evaluation.verdict.moments import Moment
+from evaluation.verdict.output import plain
+from evaluation.verdict.rules import NO_CALIBRATION, UNFAMILIAR
 
 FOREMOST = 6  # moments that are shown at once
 CHARTED = 12  # people with a timeline
@@ -51,10 +53,12 @@ def render(judgement: Judgement, detector: Detector, moments: Sequence[Moment], 
     people = [{"person": one, "says": phrases.of_person(one),
                "seen": f"{clock(one.start)} – {clock(one.start + one.frames)}"}
               for one in judgement.people]  # fmt: skip
-    found = judgement.agreement
+    found, name = judgement.agreement, plain(name or judgement.video.name)
     return page.render(
-        "verdict/report.html.j2", title=f"{name or judgement.video.name}", name=name or judgement.video.name,
-        judgement=judgement, headline=phrases.headline(judgement), tone=phrases.tone(judgement),
+        "verdict/report.html.j2", title=name, name=name, judgement=judgement,
+        # Two of them how_sure has said, in plainer words.
+        notes=[note for note in judgement.notes if note not in (NO_CALIBRATION, UNFAMILIAR)],
+        headline=phrases.headline(judgement), tone=phrases.tone(judgement),
         how_sure=phrases.how_sure(judgement, calibrated), generated=bool(detector.config.get("generated")),
         gauge=phrases.shown(probability) if probability is not None and known and calibrated else None, people=people,
         timelines=[timeline(one, calibration, phrases.of_person(one)) for one in judgement.people[:CHARTED]],
@@ -62,7 +66,7 @@ def render(judgement: Judgement, detector: Detector, moments: Sequence[Moment], 
         clock=clock, agreement=phrases.of_agreement(found) if found else None,
         curve=curve(found.offsets_ms, found.similarity)
         if found and found.similarity and found.offset_ms is not None else None,
-        facts=_facts(judgement), model=_about(detector), card=_card(detector), threshold=calibration.threshold,
+        facts=_facts(judgement, name), model=_about(detector), card=_card(detector), threshold=calibration.threshold,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         version=importlib.metadata.version("crosstalk"))  # fmt: skip
 
@@ -131,8 +135,8 @@ def clock(frame: int) -> str:
     return f"{minutes}:{tenths // 10:02d}" + (f".{tenths % 10}" if tenths % 10 else "")
 
 
-def _facts(judgement: Judgement) -> dict[str, str]:
-    facts = {"file": judgement.video.name}
+def _facts(judgement: Judgement, name: str) -> dict[str, str]:
+    facts = {"file": name}
     if judgement.video.is_file():
         size = judgement.video.stat().st_size
         with judgement.video.open("rb") as file:

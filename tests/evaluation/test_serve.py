@@ -298,6 +298,11 @@ def test_a_report_runs_nothing_foreign_and_fits_a_phone(tmp_path):
         for width in (360, 1100):
             page.screenshot(tmp_path / f"{width}.png", width)
             assert page.value("document.documentElement.scrollWidth") <= width, "nothing hangs out"
+        page.screenshot(tmp_path / "360.png", 360)
+        page.open(f"file://{tmp_path / 'r.html'}")
+        left, right = page.value("""["left", "right"].map((side) => document.querySelector(".chosen")
+            .getBoundingClientRect()[side])""")  # fmt: skip
+        assert 0 <= left < right <= 360, "the last bar is the worst: its timeline is moved so far"
 
 
 # ---------------------------------------------------------------------------------------------- the end

@@ -12,6 +12,7 @@ from evaluation.detector import Detector
 from evaluation.verdict import phrases, report
 from evaluation.verdict.judgement import Window
 from evaluation.verdict.moments import chosen
+from evaluation.verdict.rules import NO_CALIBRATION, UNFAMILIAR
 from tests.evaluation.judgements import agreeing, judgement, moment, person
 from tests.evaluation.small import small_detector
 from tests.evaluation.test_report import Page
@@ -42,6 +43,19 @@ def test_foreign_words_are_text(detector):
                  f"{HOSTILE}; forgeries: {HOSTILE}"):  # fmt: skip
         assert once in page.text, once
     assert page.tags.count("img") == 2 + 2 * 2, "a moment's, and each timeline's empty ones"
+
+
+def test_a_name_has_no_say_in_how_the_page_reads(detector):
+    """It ends no line, turns no direction, hides nothing; and it is the sender's, not that of the server's copy."""
+    text = report.render(judgement("video"), detector, [], name="a\n\u202e4pm.\x00\u200b\x1b[31m\udcff.mp4")
+    shown = "a\\n\\u202e4pm.\\x00\\u200b\\x1b[31m\\udcff.mp4"
+    assert Page(text).text.count(shown) == 3, "title, head, and the file among the facts"
+    assert not any(char in text for char in "\u202e\x00\u200b\x1b\udcff") and "<td>video</td>" not in text
+
+
+def test_what_the_verdict_says_is_not_said_again(detector):
+    said = judgement(people=(person(familiar=False),), notes=(UNFAMILIAR, NO_CALIBRATION, "interrupted"))
+    assert "<ul><li>interrupted</li></ul>" in rendered(detector, said)
 
 
 def test_nothing_is_loaded_and_no_other_script_may_run(detector):
