@@ -157,6 +157,7 @@ def test_every_kept_picture_has_its_place_and_the_worst_come_first(detector):
     (agreeing(-200.0, 0.7), "the sound is moved: it comes 200 ms too early"),
     (agreeing(160.0, 0.7), "the sound is moved: it comes 160 ms too late"),
     (agreeing(40.0, 0.05), "No offset was found at which the lips go with the sound."),
+    (agreeing(-200.0, 0.25), "whether they go together cannot be told"),
     (agreeing(40.0, 0.7, generated=True), "go together. That was measured by a model that has learned from generated"),
     (agreeing(None, None, reason="the video has no sound", offsets_ms=(), similarity=()), "The video has no sound."),
 ])
