@@ -146,7 +146,8 @@ def main() -> None:
         empty = {name: sum(getattr(row, name) is None for row in own) for name in ("grad_cam", "forged")}
         rows.append((method, len(own), values["area"], values["random"], values["real"], values["grad_cam"],
                      empty["grad_cam"], values["forged"], empty["forged"], *map(shown, against.values())))  # fmt: skip
-        result[method] = {**{name: round(value, 4) for name, value in values.items()}, "videos": len(own),
+        result[method] = {**{name: round(value, 4) if value == value else None for name, value in values.items()},
+                          "videos": len(own),
                           "empty": empty, **{f"beyond_{other}": [round(x, 4) for x in (i.value, i.low, i.high)]
                                              for other, i in against.items()}}  # fmt: skip
     report(f"Share of the heat inside the forged region, {options.bundle}", rows,
