@@ -4,8 +4,8 @@ Of each cell of the last map that still has a height and a width: its activation
 what the logit would lose, to first order, without that cell. Where it is positive, it speaks for a forgery. That is
 HiResCAM (Draelos and Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural
 networks", 2020). Grad-CAM (Selvaraju et al., ICCV 2017) averages the gradient over all cells first. For a network that
-averages its map, as `csn_r101`, both are the same; the others weigh each cell by itself, and there Grad-CAM's maps were
-measured to be no better than chance (docs/detect.md).
+averages its map, as `csn_r101`, both are the same; the others weigh each cell by itself, and there many of
+Grad-CAM's maps were measured to be empty (docs/detect.md).
 
 A map is as fine as its cells: of the default backbone they are 20 pixels of the crop wide, of `csn_r101` 40.
 """
