@@ -27,6 +27,8 @@ def show(texts: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if len(arguments) == 2 and arguments[0] == "help":
+        arguments = [arguments[1], "--help"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         return run("help", show, [usage()])
     if arguments[0] in ("-V", "--version", "version"):

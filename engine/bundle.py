@@ -98,7 +98,11 @@ def save_bundle(
 
 
 def load_bundle(folder: Path | str) -> Bundle:
-    folder = require_folder(Path(folder), "bundle")
+    folder = Path(folder)
+    if not folder.exists():
+        written = "crosstalk pretrain and crosstalk finetune write theirs to RUN/bundle"
+        raise UserError(f"no bundle at {folder}: no such folder; {written}")
+    require_folder(folder, "bundle")
     missing = [name for name in ("model.safetensors", "config.yaml", "card.md") if not (folder / name).is_file()]
     if missing:
         raise UserError(f"{folder} is no bundle: it lacks {', '.join(missing)}")

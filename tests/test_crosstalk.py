@@ -37,6 +37,13 @@ def test_who_reads_may_have_had_enough(arguments):
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_help_may_stand_first(capsys):
+    assert crosstalk.main(["help", "inspect"]) == 0
+    assert capsys.readouterr().out.startswith("crosstalk inspect key=value")
+    assert crosstalk.main(["help", "inspekt"]) == 2
+    assert "did you mean inspect?" in capsys.readouterr().err
+
+
 def test_version(capsys):
     assert crosstalk.main(["--version"]) == 0
     assert capsys.readouterr().out == f"crosstalk {crosstalk.__version__}\n"
