@@ -42,6 +42,11 @@ class Person:
     # the step of `datasets.faces.place`. 32 bytes a frame.
     places: np.ndarray | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def suspicion(self) -> tuple[bool, float]:
+        """Sorts: a face that the model does not know never outweighs one that it knows and calls forged."""
+        return self.verdict == "forged" and self.familiar is not False, self.probability or 0.0
+
     def place(self, frame: int) -> tuple[complex, complex]:
         """Where its crop of this frame of the video was cut out."""
         if self.places is None:

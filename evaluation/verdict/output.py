@@ -29,7 +29,7 @@ def as_text(judgement: Judgement) -> str:
     if len(judgement.people) > SHOWN:
         lines.append(f"  the {SHOWN} most suspicious of {len(judgement.people)}:")
     if len(judgement.people) > 1:
-        chosen = sorted(judgement.people, key=lambda person: -(person.probability or 0))[:SHOWN]
+        chosen = sorted(judgement.people, key=lambda person: person.suspicion, reverse=True)[:SHOWN]
         lines += [_person(person) for person in sorted(chosen, key=lambda person: person.number)]
     if judgement.people:
         lines.append(_looked_at(judgement))

@@ -1,8 +1,8 @@
 """How windows become people, people a verdict, and when there is none: every number and every sentence. Pure.
 
 A person is forged where the mean logit of its windows reaches the model's threshold, as a video of a benchmark is. A
-video is forged if one of its people is; it is real if all who can be judged are real and they are in sight for a tenth
-of it; otherwise nobody can tell.
+video is forged if one of its people is, first of all one whose face the model knows; it is real if all who can be
+judged are real and they are in sight for a tenth of it; otherwise nobody can tell.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def concluded(video: Path, watched: Watched, faces: Sequence[Seen], calibration:
     by_weight = sorted((face for face in faces if face.windows), key=lambda face: face.rank)
     people = tuple(_person(number, face, measure, smallest_face) for number, face in enumerate(by_weight, 1))
     judged = [person for person in people if person.verdict != "cannot tell"]
-    suspect = max(judged, key=lambda person: person.probability or 0.0, default=None)
+    suspect = max(judged, key=lambda person: person.suspicion, default=None)
     verdict: Verdict = "cannot tell" if suspect is None else suspect.verdict
     share = _in_sight(judged) / max(watched.frames, 1)
     reason = None
@@ -86,8 +86,12 @@ def concluded(video: Path, watched: Watched, faces: Sequence[Seen], calibration:
         notes.append(NO_CALIBRATION)
     if suspect is not None and suspect.probability is not None and abs(suspect.probability - 0.5) < UNSURE:
         notes.append("close to the threshold: it could as well be the other way round")
+    strange = sum(person.familiar is False for person in judged)
     if suspect is not None and suspect.familiar is False:
         notes.append(UNFAMILIAR)
+    elif strange:
+        notes.append(f"{strange} of {len(people)} faces are unlike those that the model learned from: what it says of them "
+                     "is no finding")  # fmt: skip
     if suspect is not None and share < MOSTLY:
         notes.append(f"faces could be judged in {_percent(share)} of the video only")
     if judged and len(judged) < len(people):

@@ -113,6 +113,10 @@ def test_whose_face_must_be_known_is_who_decides():
     assert found.verdict == "forged" and found.familiar is False and UNFAMILIAR in found.notes
     found = said(face(9.0, far=(0.5,)), face(-9.0, frames=50, far=(3.0,)))
     assert found.verdict == "forged" and found.familiar is True and UNFAMILIAR not in found.notes
+    [note] = found.notes
+    assert note.startswith("1 of 2 faces are unlike"), "and what is said of the other rests on nothing"
+    found = said(face(9.0, far=(3.0,)), face(5.0, frames=50, far=(0.5,)))
+    assert found.familiar is True and found.probability == pytest.approx(1 / (1 + math.exp(-2))), "the known one counts"
     found = said(face(9.0, side=20, far=(3.0,)))
     assert found.verdict == "cannot tell" and found.familiar is None and UNFAMILIAR not in found.notes
 
