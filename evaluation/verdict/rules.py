@@ -90,8 +90,8 @@ def concluded(video: Path, watched: Watched, faces: Sequence[Seen], calibration:
     if suspect is not None and suspect.familiar is False:
         notes.append(UNFAMILIAR)
     elif strange:
-        notes.append(f"{strange} of {len(people)} faces are unlike those that the model learned from: what it says of them "
-                     "is no finding")  # fmt: skip
+        notes.append(f"{strange} of {len(people)} faces are unlike those that the model learned from: what it says of "
+                     "them is no finding")  # fmt: skip
     if suspect is not None and share < MOSTLY:
         notes.append(f"faces could be judged in {_percent(share)} of the video only")
     if judged and len(judged) < len(people):
