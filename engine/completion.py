@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
         raise Shown(HELP.rstrip())
     shell, *typed = arguments
     if shell == "words":
-        print("\n".join(words(typed)))
+        print("".join(f"{word}\n" for word in words(typed)), end="")  # an empty line would be a word, too
         return 0
     if shell not in SCRIPTS or typed:
         raise UserError(f"{' '.join(arguments)}: expected one shell, of {', '.join(SCRIPTS)}")

@@ -1,8 +1,12 @@
 """What Tab offers, by the table behind it and in a real shell."""
 
+import os
+import pty
+import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -60,19 +64,25 @@ def test_a_tab_waits_for_nothing_heavy():
     assert "seed=" in said.stdout.split()
 
 
+def installed(folder: Path) -> Path:
+    """A crosstalk that completes; whatever else it is told it only repeats."""
+    command = folder / "crosstalk"
+    command.write_text("#!/bin/sh\n[ \"$1\" = completion ] || { echo \"<$*>\"; exit; }\n"
+                       f"cd '{PROJECT}' && exec '{sys.executable}' -m crosstalk \"$@\"\n")  # fmt: skip
+    command.chmod(0o755)
+    return command
+
+
 @pytest.fixture(scope="module")
 def bash(tmp_path_factory):
     """A function: what bash has in COMPREPLY after Tab at the end of a line."""
-    folder = tmp_path_factory.mktemp("bin")
-    command = folder / "crosstalk"
-    command.write_text(f"#!/bin/sh\ncd '{PROJECT}' && exec '{sys.executable}' -m crosstalk \"$@\"\n")
-    command.chmod(0o755)
+    command = installed(tmp_path_factory.mktemp("bin"))
 
     def completed(line: str) -> list[str]:
         script = (f"{SCRIPTS['bash']}\nCOMP_LINE=$1 COMP_POINT=${{#1}}; _crosstalk '{command}'\n"
-                  "printf '%s\\n' \"${COMPREPLY[@]}\"")  # fmt: skip
+                  "(( ${#COMPREPLY[@]} )) && printf '<%s>\\n' \"${COMPREPLY[@]}\" || true")  # fmt: skip
         done = subprocess.run(["bash", "-c", script, "bash", line], capture_output=True, text=True, check=True)
-        return done.stdout.split()
+        return [line.strip("<>") for line in done.stdout.splitlines()]
 
     return completed
 
@@ -86,6 +96,26 @@ def bash(tmp_path_factory):
 ])
 def test_in_bash(bash, line, offered):
     assert bash(line) == offered
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_tab_at_a_terminal(tmp_path):
+    """What Readline makes of it: a verb, a choice, and the names of files where nothing else is known."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "clip_of_mine.mp4").write_text("")
+    (tmp_path / "rc").write_text(f"PATH='{installed(tmp_path).parent}':$PATH; cd '{tmp_path}'; {SCRIPTS['bash']}")
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execlp("bash", "bash", "--noprofile", "--rcfile", str(tmp_path / "rc"), "-i")
+    os.write(terminal, b"crosstalk insp\tsto\tfiles/cl\t\ncrosstalk detect files/cl\t\nexit\n")
+    shown = b""
+    with suppress(OSError):  # the end of a terminal
+        while piece := os.read(terminal, 4096):
+            shown += piece
+    os.waitpid(process, 0)
+    os.close(terminal)
+    called = re.findall(r"<(.*?)>\r", shown.decode())
+    assert called == ["inspect store=files/clip_of_mine.mp4", "detect files/clip_of_mine.mp4"]
 
 
 def test_the_verb(capsys):
