@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -63,8 +64,12 @@ class Found:
     score: float | None
 
     @property
+    def error_ms(self) -> float | None:
+        return None if self.offset_ms is None or self.late_ms is None else abs(self.offset_ms - self.late_ms)
+
+    @property
     def is_near(self) -> bool:
-        return self.offset_ms is not None and self.late_ms is not None and abs(self.offset_ms - self.late_ms) <= NEAR_MS
+        return self.error_ms is not None and self.error_ms <= NEAR_MS
 
 
 # ------------------------------------------------------------------------------------------------ videos
@@ -141,7 +146,7 @@ def measured(readers: Sequence[LipReader], videos: Sequence[Video], work: Path) 
     for number, video in enumerate(videos):
         windows = list(FaceStream(video.path))
         sound = np.concatenate(list(read_sound(video.path)))
-        alike = [one for one in videos[number:] + videos[:number] if one.frames == video.frames]
+        alike = [one for one in (*videos[number:], *videos[:number]) if one.frames == video.frames]
         others = [one for one in alike if one.person != video.person][::CUTS][:OTHERS]
         files = [(late, with_sound(video.path, moved(sound, late), work / f"{late}.mp4")) for late in SHIFTS_MS]
         for rows, reader in zip(found, readers, strict=True):
@@ -159,31 +164,30 @@ def share_near(rows: Sequence[Found]) -> Interval:
 
 
 def told_apart(own: Sequence[Found], foreign: Sequence[Found]) -> Interval:
-    rows = [row for row in (*own, *foreign) if row.score is not None]
-    return bootstrap([int(row.late_ms is not None) for row in rows], [row.score for row in rows],
-                     [row.person for row in rows], what="own against foreign sound")  # fmt: skip
+    rows = [(row.late_ms is not None, row.score, row.person) for row in (*own, *foreign) if row.score is not None]
+    labels, scores, people = zip(*rows, strict=True)
+    return bootstrap(labels, scores, people, what="own against foreign sound")
 
 
-def summary(rows: Sequence[Found]) -> dict[str, object]:
+def summary(rows: Sequence[Found]) -> dict[str, Any]:
     own, foreign = ([row for row in rows if (row.late_ms is None) == other] for other in (False, True))
-    told = [row for row in own if row.offset_ms is not None]
-    errors = [abs(row.offset_ms - row.late_ms) for row in told]
+    errors = [row.error_ms for row in own if row.error_ms is not None]
     near, apart = share_near(own), told_apart(own, foreign)
     scores = {name: np.array([row.score for row in group if row.score is not None])
               for name, group in (("own", own), ("foreign", foreign))}  # fmt: skip
     return {
-        "files": len(own), "told": len(told), "within_40_ms": [near.value, near.low, near.high],
+        "files": len(own), "told": len(errors), "within_40_ms": [near.value, near.low, near.high],
         "mean_error_ms": statistics.mean(errors), "median_error_ms": statistics.median(errors),
         "auc": [apart.value, apart.low, apart.high],
         "own": dict(zip(("q05", "q50"), np.quantile(scores["own"], (0.05, 0.5)).tolist(), strict=True)),
         "foreign": dict(zip(("q50", "q95", "q99", "most"),
                             np.quantile(scores["foreign"], (0.5, 0.95, 0.99, 1)).tolist(), strict=True)),
         "within_40_ms_by_shift": {late: statistics.mean(row.is_near for row in own if row.late_ms == late)
-                                  for late in sorted({row.late_ms for row in own})},
+                                  for late in sorted({row.late_ms for row in own if row.late_ms is not None})},
     }  # fmt: skip
 
 
-def of_clips(reader: LipReader, clips: Sequence[Path]) -> dict[str, object]:
+def of_clips(reader: LipReader, clips: Sequence[Path]) -> dict[str, Any]:
     """Nobody knows their true offsets."""
     windows = {clip: list(FaceStream(clip)) for clip in clips}
     own = {clip: heard(reader, windows[clip], clip) for clip in clips}
