@@ -67,7 +67,7 @@ def steps(settings: DemoSettings) -> list[Step]:
              (("synthesize", f"out={corpus}", seed, *sizes),)),
         *(Step(f"their faces and voices, cut out: {name}", lasts,
                (("prepare", f"data={name}", f"root={corpus / name}", f"store={stores / name}"),))
-          for name, lasts in zip(PARTS, ("20 seconds", "100 seconds", "20 seconds"), strict=True)),
+          for name, lasts in zip(PARTS, ("1 minute", "90 seconds", "15 seconds"), strict=True)),
         Step("stage 1: how real faces and voices move together; and what simple measurements already give away",
              "2 minutes",
              (("pretrain", f"store={stores / 'lrw'}", f"run={runs / 'pretrain'}", "experiment=pretrain_small", seed,
@@ -75,10 +75,10 @@ def steps(settings: DemoSettings) -> list[Step]:
               *(("inspect", f"store={stores / name}") for name in ("faceforensics", "celebdf_v2", "lrw")))),
         Step(f"stage 2: real or forged, without {' and '.join(LEFT_OUT)}; from scratch, and by three weights",
              "4 minutes", (tuned[1], scratch, tuned[0], tuned[2])),
-        Step("how it does on people never seen, and on forgeries never trained on", "30 seconds",
+        Step("how it does on people never seen, and on forgeries never trained on", "10 seconds",
              (("benchmark", f"model={runs / 'finetune' / 'weight_0.3' / 'bundle'}", tested, f"run={out / 'benchmark'}",
                "workers=0"),)),
-        Step("the same of all four trainings", "1 minute",
+        Step("the same of all four trainings", "10 seconds",
              (("benchmark", f"ablation={runs / 'finetune'}", tested, f"run={out / 'ablation'}", "workers=0"),)),
     ]  # fmt: skip
 
@@ -122,7 +122,7 @@ def _verdicts(out: Path, videos: Mapping[str, Path]) -> Step:
         if not report.exists() or report.stat().st_mtime < (model / "config.yaml").stat().st_mtime:
             report.parent.mkdir(exist_ok=True)
             commands.append(("detect", str(video), "--model", str(model), "--report", str(report)))
-    return Step("one forged and one real video, each with a report", "30 seconds", tuple(commands))
+    return Step("one forged and one real video, each with a report", "10 seconds", tuple(commands))
 
 
 # ------------------------------------------------------------------------------------------------ doing it
@@ -166,15 +166,17 @@ def _side_by_side(commands: Sequence[Sequence[str]], at_once: int) -> int:
 
 class _Command:
     def __init__(self, arguments: Sequence[str], threads: int) -> None:
+        for_programs = arguments[0] == "detect"  # its stdout is JSON
         self.process = subprocess.Popen([sys.executable, "-m", "crosstalk", *arguments], text=True,
-                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                        stdout=subprocess.DEVNULL if for_programs else subprocess.PIPE,
+                                        stderr=subprocess.PIPE if for_programs else subprocess.STDOUT,
                                         env={**os.environ, "OMP_NUM_THREADS": str(threads)})  # fmt: skip
         self._name = _name_of(arguments)
         self._reader = threading.Thread(target=self._pass_on, daemon=True)
         self._reader.start()
 
     def _pass_on(self) -> None:
-        for line in self.process.stdout or ():
+        for line in self.process.stdout or self.process.stderr or ():
             print(f"  {self._name}: {line.rstrip()}", flush=True)
 
     def end(self) -> int:
