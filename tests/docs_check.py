@@ -34,9 +34,7 @@ ONLY_READ = {
     "crosstalk import": "needs a published checkpoint: tests/evaluation/test_published.py makes such and reads them",
     "crosstalk serve": "stays until it is stopped: tests/evaluation/test_serve.py",
     "crosstalk jobs": "needs submitted jobs: tests/slurm",
-    "torchrun": "needs several GPUs: tests/slurm/test_cluster.py starts it on two processes",
     "make": "targets that change the checkout",
-    "crosstalk prepare data=deeperforensics": "a layout without a generated twin: tests/datasets",
     "crosstalk benchmark protocol=robustness": "needs 36 stores: tests/evaluation/test_benchmark.py",
     "crosstalk benchmark protocol=cross_manipulation": "needs four detectors: tests/evaluation/test_benchmark.py",
 }
@@ -62,7 +60,7 @@ def runnable() -> list[Command]:
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory, corpus) -> dict[str, Path]:
+def small(tmp_path_factory, corpus, lrw_store) -> dict[str, Path]:
     """Something small of every kind that commands read."""
     root = tmp_path_factory.mktemp("small")
     small_bundle(root / "stage_1")
@@ -75,7 +73,8 @@ def small(tmp_path_factory, corpus) -> dict[str, Path]:
     for seed in (0, 1):
         trained(root / "sweep" / f"seed-{seed}", seed, 0.3)
     video = next((corpus / "faceforensics").rglob("*.mp4"))
-    return {place.name: place for place in root.iterdir()} | {"corpus": corpus, "video": video}
+    return {place.name: place for place in root.iterdir()} | {"corpus": corpus, "video": video,
+                                                              "prepared": lrw_store.root}  # fmt: skip
 
 
 def tracks(dataset: str, methods: tuple[str, ...]) -> list[Track]:
@@ -148,7 +147,9 @@ def replaced(verb: str, word: str, words: list[str], small: dict[str, Path], hom
 
 
 def store_like(verb: str, name: str, small: dict[str, Path]) -> Path:
-    """By what the command calls it."""
+    """By what the command calls it; to be inspected, one that says how it was prepared."""
+    if verb == "inspect":
+        return small["prepared"]
     if verb == "pretrain":
         return small["lrw"]
     kinds = {"celeb": "celebdf_v2", "dfdc": "dfdc", "deeper": "deeperforensics", "kaggle": "unlabelled", "lrw": "lrw"}
