@@ -87,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = load_exactly("demo", arguments, DemoSettings)
     planned, began = steps(settings), time.monotonic()
     total = len(planned) + 2
-    print("The whole way on generated people, about 12 minutes on two cores. Ctrl-C stops it, and the same command "
+    print("The whole way on generated people, 10 to 14 minutes on two cores. Ctrl-C stops it, and the same command "
           "goes on where it was.", flush=True)  # fmt: skip
     for number, step in enumerate(planned, 1):
         if code := _done(f"[{number}/{total}]", step):
