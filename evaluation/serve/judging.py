@@ -54,6 +54,7 @@ def setup(settings: ServeSettings, progress: Any) -> Callable[[Task | None], Out
     def answer(task: Task | None) -> Outcome | str:
         if task is None:
             return "ready"
+        _set(progress, LOOKING, 0, 0)  # a short video has been looked at before there is more to say
         try:
             seconds = probe(task.video).seconds
         except MediaError as error:

@@ -28,7 +28,7 @@ from evaluation import page
 from evaluation.serve.jobs import Job, Jobs
 from evaluation.serve.settings import ServeSettings
 
-LOOK_EVERY, SAY_EVERY = 0.2, 5.0  # seconds: for news of a video, and to those who listen when there are none
+LOOK_EVERY, SAY_EVERY = 0.05, 5.0  # seconds: for news of a video, and to those who listen when there are none
 IDLE = 60.0  # seconds without a byte after which an upload is given up
 HEADERS = {
     "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store",
