@@ -108,7 +108,10 @@ def prepared_for(command: Command, small: dict[str, Path], home: Path) -> list[s
         return ["-m", "crosstalk", *words, "--dry-run"]
     words = [replaced(verb, word, words, small, home) for word in words]
     settings = dict(word.split("=", 1) for word in words if "=" in word)
+    other = "backbone" in settings  # one that has other arguments
     for key, value in (word.split("=", 1) for word in SHORT.get(verb, ())):
+        if other and key.startswith("backbone."):
+            continue
         if key not in settings or (value.isdecimal() and settings[key].isdecimal() and int(value) < int(settings[key])):
             settings[key] = value
     return ["-m", "crosstalk", *(word for word in words if "=" not in word),
